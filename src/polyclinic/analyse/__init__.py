@@ -1,0 +1,1 @@
+"""Which expert serves which language, layer by layer."""

@@ -1,0 +1,76 @@
+"""Is a text in the language its record claims? Checked offline, and said so where it cannot be.
+
+py3langid restricted to the wanted languages, which is far surer than free choice. A language the
+model does not know is counted as `not checked`, never passed silently. Languages that differ less
+than the model can tell (data/identify.yaml) count as one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from polyclinic.corpus.normalise import Step
+from polyclinic.languages import all_languages, language
+
+MIN_CHARACTERS = 40
+MIN_CONFIDENCE = 0.9
+
+
+@cache
+def alike() -> tuple[frozenset[str], ...]:
+    """Return the groups of languages that are not told apart."""
+    text = resources.files("polyclinic.data").joinpath("identify.yaml").read_text("utf-8")
+    return tuple(frozenset(group) for group in yaml.safe_load(text)["alike"])
+
+
+class Identifier:
+    """Detects one of a fixed set of languages. Loading takes about a second, so make one a process."""
+
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self._model: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        known = {label: code for label in self._model.labels if (code := _code(label)) is not None}
+        self._codes = {label: code for label, code in known.items() if code in set(wanted)}
+        if self._codes:
+            self._model.set_languages(set(self._codes))
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Languages that can be checked."""
+        return frozenset(self._codes.values())
+
+    def verdict(self, text: str, declared: str) -> str:
+        """Return `ok`, `not checked`, or `looks like CODE`."""
+        if declared not in self.known or len(text) < MIN_CHARACTERS:
+            return "not checked"
+        label, confidence = self._model.classify(text)
+        found = self._codes[label]
+        same = found == declared or any({found, declared} <= group for group in alike())
+        return "ok" if same or confidence < MIN_CONFIDENCE else f"looks like {found}"
+
+
+def _code(label: str) -> str | None:
+    """Return our code for a label of the model, or None where it names no language of the table."""
+    known = label in all_languages() or any(label in l.aliases for l in all_languages().values())
+    return language(label).code if known else None
+
+
+def identify(batch: pa.RecordBatch, identifier: Identifier, drop: bool) -> Step:
+    """Check every document; those in another language are counted, and dropped if `drop`."""
+    counts: Counter[str] = Counter()
+    rows = []
+    for row in batch.to_pylist():
+        text = "\n".join(t["content"] for t in row["turns"])
+        verdict = identifier.verdict(text, row["language"])
+        wrong = verdict.startswith("looks like")
+        if verdict != "ok":
+            verb = "dropped" if wrong and drop else "language"
+            counts[f"{verb}: {row['language']} {verdict}"] += 1
+        if not (wrong and drop):
+            rows.append(row)
+    return Step(pa.RecordBatch.from_pylist(rows, schema=batch.schema), counts)

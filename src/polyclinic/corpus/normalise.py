@@ -1,0 +1,44 @@
+"""Text as a model should see it: composed characters, no control or direction marks, plain spaces.
+
+Direction marks (U+202A to U+202E, U+2066 to U+2069) can make a dose read backwards on screen, so
+they never reach a shard. U+200C and U+200D stay: Persian, Sorani, Hindi and others need them.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from typing import NamedTuple
+
+import pyarrow as pa
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff]")
+SPACES = re.compile(r"[^\S\n]+")
+BREAKS = re.compile(r" ?\n[ \n]*")
+
+
+class Step(NamedTuple):
+    """What a step gives back: the rows it keeps and why the others went."""
+
+    batch: pa.RecordBatch
+    counts: Counter[str]
+
+
+def clean(text: str) -> str:
+    """Return one text normalised (NFC, https://unicode.org/reports/tr15/)."""
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\t", " "))
+    return BREAKS.sub("\n", SPACES.sub(" ", CONTROL.sub("", text))).strip()
+
+
+def normalise(batch: pa.RecordBatch) -> Step:
+    """Clean every turn; a document with an empty turn is dropped as `empty`."""
+    counts: Counter[str] = Counter()
+    rows = []
+    for row in batch.to_pylist():
+        turns = [{**t, "content": clean(t["content"])} for t in row["turns"]]
+        if turns != row["turns"]:
+            counts["changed: normalised"] += 1
+        if all(t["content"] for t in turns):
+            rows.append({**row, "turns": turns})
+        else:
+            counts["dropped: empty"] += 1
+    return Step(pa.RecordBatch.from_pylist(rows, schema=batch.schema), counts)

@@ -1,0 +1,124 @@
+"""Checkpoint folders: read as data, loaded strictly, saved as stock.
+
+Loading never runs code from a folder (`auto_map` is refused), never reads pickle, and fails where
+one tensor is missing or left over: the stock loaders only warn, and a model with fresh random
+experts looks plausible.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from polyclinic.errors import CheckpointError
+from polyclinic.runs import read_json, write_json
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+POLYCLINIC = "polyclinic.json"  # families and lineage of a mixture; stock loaders do not read it
+
+# What travels with weights: vocabulary, template and generation settings.
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def resolve(name: str) -> Path:
+    """Return a local folder for a path or a hub id, fetching safetensors and JSON only."""
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(name, "no such folder", "give a folder or a hub id such as org/model")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as err:
+        what = f"no such folder, and not to be had from the hub ({type(err).__name__})"
+        raise CheckpointError(name, what, "give the path of a local checkpoint") from err
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json; refuses folders that ask for their own code."""
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(folder, "holds no config.json", "give a checkpoint folder")
+    try:
+        config = dict(read_json(folder / CONFIG))
+    except Exception as err:
+        raise CheckpointError(folder / CONFIG, "is not a JSON object", "fetch the checkpoint again") from err
+    if "auto_map" in config:
+        raise CheckpointError(folder, "wants to run code of its own (auto_map)", "use a native checkpoint")
+    return config
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Return tensor name -> safetensors file, from the index or the single file.
+
+    Raises CheckpointError for pickled weights, missing shards and names the index invents.
+    """
+    if (folder / INDEX).is_file():
+        listed = {k: folder / v for k, v in read_json(folder / INDEX)["weight_map"].items()}
+        for path in sorted(set(listed.values())):
+            if not path.is_file():
+                raise CheckpointError(path, "the index names it, it is not there", "fetch the shard again")
+        files = sorted(set(listed.values()))
+    elif (folder / SINGLE).is_file():
+        files, listed = [folder / SINGLE], {}
+    else:
+        raise CheckpointError(folder, "holds no safetensors weights", "convert it to safetensors first")
+    found = {name: path for path in files for name in _names(path)}
+    if listed and found != listed:
+        odd = sorted(set(found.items()) ^ set(listed.items()))[0][0]
+        raise CheckpointError(folder, f"index and shards disagree on '{odd}'", "fetch the checkpoint again")
+    return found
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as err:
+        raise CheckpointError(path, "is damaged or not safetensors", "fetch it again") from err
+
+
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a causal language model; raises CheckpointError unless every tensor finds its place."""
+    read_config(folder)
+    tensor_files(folder)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True, use_safetensors=True, local_files_only=True
+        )
+    except (ValueError, OSError, RuntimeError, KeyError) as err:
+        first = str(err).strip().splitlines()[0][:200]
+        raise CheckpointError(folder, f"cannot be loaded ({first})", "check the folder") from err
+    wrong = {kind: sorted(map(str, names)) for kind, names in info.items() if names}
+    if wrong:
+        kind, names = next(iter(wrong.items()))
+        raise CheckpointError(folder, f"{kind.replace('_', ' ')}: {', '.join(names[:3])}", "check the folder")
+    return model  # type: ignore[no-any-return]
+
+
+def write_families(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the family map and lineage of a mixture beside its weights."""
+    write_json(folder / POLYCLINIC, facts)
+
+
+def read_families(folder: Path) -> dict[str, Any]:
+    """Read the family map of a mixture; raises CheckpointError where there is none."""
+    if not (folder / POLYCLINIC).is_file():
+        raise CheckpointError(folder, "holds no polyclinic.json", "build it with polyclinic upcycle build")
+    return dict(read_json(folder / POLYCLINIC))

@@ -1,0 +1,74 @@
+"""How text looks to a model: conversations for training, questions for exams.
+
+The conversation template is the paper's (`User:` ... `Assistant:` ...), the same in every
+language; `CHAT_TEMPLATE` is its Jinja twin and travels with the checkpoint. The words of an exam
+prompt are data: one row a language in `data/words.csv`.
+"""
+
+import csv
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+from polyclinic.errors import DataError
+from polyclinic.records import Document, Question, Turn
+
+PREFIX = {"text": "", "user": "User:", "assistant": "Assistant:"}
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if not loop.first %}{{ '\\n' }}{% endif -%}"
+    "{%- if message['role'] == 'user' -%}{{ 'User: ' + message['content'] }}"
+    "{%- elif message['role'] == 'assistant' -%}"
+    "{{ 'Assistant: ' + message['content'] + eos_token }}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '\\nAssistant:' }}{%- endif -%}"
+)
+
+
+class Segment(NamedTuple):
+    """A stretch of prompt text; `answer` marks what the model is to say, `ends` a turn's end token."""
+
+    text: str
+    answer: bool
+    ends: bool
+
+
+def segments(turns: Sequence[Turn]) -> list[Segment]:
+    """Cut a document into the stretches that are tokenised apart, so that loss spans are exact."""
+    out: list[Segment] = []
+    for i, turn in enumerate(turns):
+        head = ("\n" if i else "") + PREFIX[turn.role]
+        if turn.role == "assistant":
+            out += [Segment(head, False, False), Segment(f" {turn.content}", True, True)]
+        elif turn.role == "user":
+            out.append(Segment(f"{head} {turn.content}", False, False))
+        else:
+            out.append(Segment(head + turn.content, True, True))
+    return out
+
+
+def plain_text(document: Document) -> str:
+    """Return a document as a model sees it, without end tokens."""
+    return "".join(segment.text for segment in segments(document.turns))
+
+
+@cache
+def words() -> dict[str, dict[str, str]]:
+    """Return the exam words of every language: code -> {question, answer, ...}."""
+    text = resources.files("polyclinic.data").joinpath("words.csv").read_text("utf-8")
+    return {row.pop("code"): row for row in csv.DictReader(text.splitlines())}
+
+
+def exam_prompt(question: Question) -> str:
+    """Return the prompt that stands before an option, in the question's own language.
+
+    Raises DataError naming the file where a language has no exam words.
+    """
+    literals = words().get(question.language)
+    if literals is None:
+        what = f"no exam words for language '{question.language}'"
+        raise DataError("data/words.csv", what, "add a row with its words for question and answer")
+    context = f"{question.context}\n" if question.context else ""
+    return f"{context}{literals['question']}: {question.question}\n{literals['answer']}:"

@@ -1,0 +1,243 @@
+"""A recipe: every choice of a run as one strict, frozen value.
+
+A recipe file is YAML (read by `strict_yaml`), with `${NAME}` taken from the environment and dotted
+overrides from the command line. Unknown keys are errors that name the nearest known key; the
+resolved recipe is written into every run folder.
+"""
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from polyclinic import strict_yaml
+from polyclinic.errors import RecipeError
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of all sections: no unknown keys, no change after reading, no silent conversion of text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Source(Section):
+    """One place records come from: the package's starter corpus, or files below `corpus.root`."""
+
+    starter: bool = Field(False, description="take the starter corpus that comes with the package")
+    path: str | None = Field(None, description="file or glob, relative to corpus.root")
+    names: list[str] | None = Field(None, description="keep only records whose `source` is one of these")
+    splits: list[str] | None = Field(None, description="keep only records whose `split` is one of these")
+    languages: list[str] | None = Field(None, description="keep only these languages of the source")
+    fields: dict[str, str] = Field({}, description="our field -> the file's column, where names differ")
+    max_per_language: Count | None = Field(None, description="records kept per language, in file order")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.starter == (self.path is not None):
+            raise ValueError("give either starter: true or a path")
+        return self
+
+
+class CorpusSection(Section):
+    """Which texts and exams go in, and how they are cleaned and packed."""
+
+    root: str = Field(".", description="folder that source paths are relative to")
+    languages: list[str] | None = Field(None, description="language codes; all fifty when left out")
+    texts: list[Source] = Field(min_length=1, description="training and held-out text")
+    exams: list[Source] = Field([], description="multiple-choice questions, never trained on")
+    held_out: Fraction = Field(0.05, description="share of documents kept from training, by group")
+    check_language: Literal["drop", "report"] = Field("drop", description="text in another language")
+    workers: Count = Field(1, description="processes; output bytes do not depend on it")
+    pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
+
+
+class TrainingSection(Section):
+    """One training loop: how long, how fast, how often saved."""
+
+    steps: Count = Field(description="optimiser steps")
+    batch_packs: Count = Field(4, description="packs per step and process")
+    learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0, strict=True)] = 0
+    weight_decay: NonNegative = 0.1
+    max_gradient_norm: Positive = 1.0
+    save_every: Count = Field(50, description="steps between checkpoints")
+    log_every: Count = Field(10, description="steps between lines of the log")
+    threads: Count | None = Field(None, description="CPU threads; all cores when left out")
+
+
+class ScratchSection(TrainingSection):
+    """A small Qwen3-shaped decoder and its byte-level BPE, trained on the corpus."""
+
+    vocab_size: Annotated[int, Field(ge=300, strict=True)] = 4096
+    hidden_size: Count = 192
+    intermediate_size: Count = 512
+    num_layers: Count = 6
+    num_heads: Count = 6
+    num_kv_heads: Count = 2
+
+
+class BaseSection(Section):
+    """The dense parent: trained here, read from a folder or hub id, or taken from a finished run."""
+
+    from_scratch: ScratchSection | None = None
+    checkpoint: str | None = Field(None, description="folder or hub id of a Qwen2 or Qwen3 model")
+    run: str | None = Field(None, description="folder of a finished run whose base is used again")
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        given = [v for v in (self.from_scratch, self.checkpoint, self.run) if v is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of from_scratch, checkpoint, run")
+        return self
+
+
+class UpcycleSection(Section):
+    """Where the experts go and who they are for."""
+
+    families: str = Field("balanced", description="preset name or path of a families file")
+    num_experts: Count | None = Field(None, description="checked against the preset's number")
+    last_layers: Count = Field(2, description="how many of the last layers become sparse (Post-MoE)")
+    top_k: Count = Field(2, description="experts per token")
+    noise: NonNegative = Field(0.0, description="noise on expert copies, as a share of each tensor's std")
+
+
+class MoeTrainingSection(TrainingSection):
+    """Training of the mixture: the loop, and the routing while it runs."""
+
+    routing: Literal["topk", "hybrid"] = Field("hybrid", description="routing during training")
+    loss_on: Literal["all", "answers"] = Field("all", description="which tokens carry loss")
+
+
+class AnalyseSection(Section):
+    """How much text is routed, and how many shuffles make the null."""
+
+    max_documents_per_language: Count = 40
+    shuffles: Annotated[int, Field(ge=10, strict=True)] = 200
+
+
+class EvaluateSection(Section):
+    """Which questions are asked and how."""
+
+    max_questions: Count | None = Field(None, description="per exam and language, in file order")
+    max_documents_per_language: Count = Field(40, description="held-out documents scored")
+    batch_size: Count = 16
+
+
+class Recipe(Section):
+    """A whole run, from raw text to report."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+    corpus: CorpusSection
+    base: BaseSection
+    upcycle: UpcycleSection = UpcycleSection()
+    train: MoeTrainingSection
+    analyse: AnalyseSection = AnalyseSection()
+    evaluate: EvaluateSection = EvaluateSection()
+
+
+def substitute(value: Any, environment: Mapping[str, str], where: object, path: str = "") -> Any:
+    """Replace `${NAME}` in every text of a parsed recipe; an unset name is an error."""
+    if isinstance(value, dict):
+        return {k: substitute(v, environment, where, f"{path}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, list):
+        return [substitute(v, environment, where, f"{path}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def lookup(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if not environment.get(name):
+            raise RecipeError(where, f"{path} uses ${{{name}}}, which is not set", f"export {name}=...")
+        return environment[name]
+
+    return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", lookup, value)
+
+
+def override(values: dict[str, Any], assignment: str) -> None:
+    """Apply one `section.key=value` in place; the value is read as YAML."""
+    dotted, sep, text = assignment.partition("=")
+    keys = dotted.split(".")
+    if not sep or not all(keys):
+        raise RecipeError("--set", f"'{assignment}' is not section.key=value", "try --set seed=1")
+    parsed = strict_yaml.parse(f"value: {text}", "--set")["value"]
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise RecipeError("--set", f"'{dotted}' goes through a value", "name a key of a section")
+    values[keys[-1]] = parsed
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override, substitute and validate a recipe file.
+
+    Raises RecipeError: one line naming the file and the dotted path of the fault.
+    """
+    values = strict_yaml.load(path)
+    for assignment in overrides:
+        override(values, assignment)
+    return validate(substitute(values, os.environ, path), path)
+
+
+def validate(values: Mapping[str, Any], where: object) -> Recipe:
+    """Turn parsed values into a Recipe, or raise RecipeError for the first fault."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as err:
+        raise _explain(err, where) from err
+
+
+def _explain(err: ValidationError, where: object) -> RecipeError:
+    """Turn pydantic's first complaint into where, what and try."""
+    first = err.errors()[0]
+    path = ".".join(str(part) for part in first["loc"]) or "recipe"
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        return RecipeError(where, f"unknown key '{path}'", hint)
+    if first["type"] == "missing":
+        return RecipeError(where, f"'{path}' is missing", "add it, see docs/recipe.md")
+    given = first.get("input")
+    shown = "" if isinstance(given, (dict, list)) else f", given {given!r}"
+    what = first["msg"].removeprefix("Value error, ")
+    quoted = isinstance(given, str) and _is_number(given)
+    return RecipeError(where, f"'{path}': {what}{shown}", "remove the quotes" if quoted else "correct the value")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _keys_at(loc: Sequence[int | str]) -> list[str]:
+    """Known keys of the section that a pydantic location points into."""
+    model: type[BaseModel] = Recipe
+    for part in loc:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _section_of(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """Find the section class inside an annotation such as `list[Source] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_of(inner)
+        if found:
+            return found
+    return None

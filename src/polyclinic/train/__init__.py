@@ -1,0 +1,1 @@
+"""Checkpoint and shards in, trained checkpoint out; base models too."""

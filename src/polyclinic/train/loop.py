@@ -1,0 +1,149 @@
+"""Run the loop: resume where a killed run stood, keep the log, end with a stock checkpoint."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from polyclinic.errors import PolyclinicError
+from polyclinic.moe import attach as routed
+from polyclinic.progress import Progress
+from polyclinic.recipe import TrainingSection
+from polyclinic.train import checkpoint
+from polyclinic.train.packs import Packs
+from polyclinic.train.trainer import CHECKPOINTS, LanguageLoss, StrictTrainer
+
+LOG = "log.jsonl"
+
+
+class _Diary(TrainerCallback):
+    """Writes one JSON line per logging step and tells the progress; stops on a loss that is no number."""
+
+    def __init__(self, path: Path, language_loss: LanguageLoss, step_tokens: int, progress: Progress) -> None:
+        self._path, self._language_loss = path, language_loss
+        self._step_tokens, self._progress = step_tokens, progress
+        self._clock, self._step = time.perf_counter(), 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock, and cut off lines a killed run wrote after its last checkpoint."""
+        self._clock, self._step = time.perf_counter(), state.global_step
+        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _is_before(line, state.global_step)]
+        self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Write what was logged."""
+        if not logs or "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            what = f"the loss at step {state.global_step} is {logs['loss']}"
+            raise PolyclinicError("train", what, "lower learning_rate or look at the data")
+        now = time.perf_counter()
+        speed = (state.global_step - self._step) * self._step_tokens / max(now - self._clock, 1e-9)
+        self._clock, self._step = now, state.global_step
+        line = {
+            "step": state.global_step,
+            "loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate"),
+            "gradient_norm": logs.get("grad_norm"),
+            "tokens_per_second": round(speed, 1),
+            "languages": self._language_loss.take(),
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        left = (state.max_steps - state.global_step) * self._step_tokens / max(speed, 1e-9)
+        note = f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s, {left:.0f} s left"
+        self._progress.advance(state.global_step, state.max_steps, note)
+
+
+def _is_before(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False  # half a line, cut by a kill
+
+
+def fit(
+    model: PreTrainedModel,
+    packs_folder: Path,
+    settings: TrainingSection,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    hybrid: bool = False,
+) -> dict[str, Any]:
+    """Train a model in place for `settings.steps`; `hybrid` attaches family routing while it runs.
+
+    `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
+    goes on from the newest good one and ends with the same weights.
+    """
+    quiet()
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    packs = Packs(packs_folder)
+    language_loss = LanguageLoss(packs.languages)
+    step_tokens = settings.batch_packs * packs[0]["input_ids"].size
+    if hybrid:
+        routed.attach(model)
+    diary = _Diary(folder / LOG, language_loss, step_tokens, progress)
+    arguments = _arguments(settings, folder, seed)
+    trainer = StrictTrainer(packs, seed, language_loss, model=model, args=arguments, callbacks=[diary])
+    for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ in ("PrinterCallback",)]:
+        trainer.remove_callback(callback)
+    resume = _resume_point(folder / CHECKPOINTS, progress)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if hybrid:
+        routed.detach(model)
+    return {"steps": settings.steps, "tokens": settings.steps * step_tokens, "resumed": bool(resume)}
+
+
+def _resume_point(root: Path, progress: Progress) -> Path | None:
+    """Return the newest good checkpoint, saying which damaged ones were passed over."""
+    newest, bad = checkpoint.latest(root)
+    for path in bad:
+        progress.say(f"checkpoint {path.name} is damaged, falling back")
+    if newest:
+        progress.say(f"resuming from {newest.name}")
+    return newest
+
+
+def _arguments(settings: TrainingSection, folder: Path, seed: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_packs,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
+        logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,
+        save_steps=settings.save_every,
+        seed=seed,
+        data_seed=seed,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def quiet() -> None:
+    """Keep the libraries' own progress and advice off the screen; ours says what matters."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a training whose final weights are saved."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""Packed shards as a dataset, in an order that depends on the seed and the step alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from polyclinic.corpus.pack import META
+from polyclinic.corpus.tables import PACKS
+from polyclinic.errors import DataError
+from polyclinic.runs import read_json
+
+
+class Packs(Dataset[dict[str, NDArray[np.integer[Any]]]]):
+    """All packs of a folder in memory; rows of `pack_tokens` tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        facts = read_json(folder / META)
+        self.languages: list[str] = facts["languages"]
+        length = int(facts["pack_tokens"])
+        table = pq.read_table(sorted(folder.glob("packs-*.parquet")), schema=PACKS)
+        if table.num_rows == 0:
+            raise DataError(folder, "holds no packs", "give the corpus more text")
+        self._columns: dict[str, NDArray[np.integer[Any]]] = {
+            name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, length)
+            for name in PACKS.names
+        }
+
+    def __len__(self) -> int:
+        """Return the number of packs."""
+        return len(self._columns["input_ids"])
+
+    def __getitem__(self, index: int) -> dict[str, NDArray[np.integer[Any]]]:
+        """Return one pack."""
+        return {name: column[index] for name, column in self._columns.items()}
+
+
+def collate(rows: Sequence[Mapping[str, NDArray[np.integer[Any]]]]) -> dict[str, Tensor]:
+    """Stack packs into tensors of shape (packs, tokens)."""
+    return {k: torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.int64)) for k in rows[0]}
+
+
+class PackSampler(Sampler[int]):
+    """Pass after pass over all packs, each in its own order, cut after `total` draws.
+
+    One long epoch: a resumed run skips what was drawn and needs no state of any generator.
+    """
+
+    def __init__(self, num_packs: int, total: int, seed: int) -> None:
+        self._num_packs, self._total, self._seed = num_packs, total, seed
+
+    def __len__(self) -> int:
+        """Return the number of draws."""
+        return self._total
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield pack indices."""
+        drawn = 0
+        for passes in range(-(-self._total // self._num_packs)):
+            order = np.random.default_rng([self._seed, passes]).permutation(self._num_packs)
+            for index in order[: self._total - drawn]:
+                yield int(index)
+            drawn += self._num_packs

@@ -1,0 +1,47 @@
+"""The training steps of a journey: a base from scratch, and the mixture."""
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from polyclinic.moe.checkpoint import load_model, read_families, write_families
+from polyclinic.progress import Progress
+from polyclinic.recipe import MoeTrainingSection, ScratchSection
+from polyclinic.train.base import new_model
+from polyclinic.train.loop import clear_checkpoints, fit, quiet
+
+
+def train_base(
+    section: ScratchSection, tokenizer: Path, packs: Path, pack_tokens: int, folder: Path, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Train a small dense model from nothing and save it as a stock checkpoint."""
+    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    model = new_model(section, vocabulary, pack_tokens, seed)
+    facts = fit(model, packs, section, folder, seed, progress)
+    return {**facts, **_save(model, tokenizer, folder)}
+
+
+def train_mixture(
+    section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Train an upcycled checkpoint with its family experts and save it as a stock checkpoint."""
+    quiet()
+    model = load_model(checkpoint)
+    facts = fit(model, packs, section, folder, seed, progress, hybrid=section.routing == "hybrid")
+    facts |= _save(model, checkpoint, folder)
+    write_families(folder, {**read_families(checkpoint), "trained_with": section.routing})
+    return facts
+
+
+def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
+    """Save weights and tokenizer, read the weights back strictly, and drop the checkpoints."""
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
+    reloaded = load_model(folder).state_dict()
+    for name, tensor in model.state_dict().items():
+        if not tensor.equal(reloaded[name]):
+            raise RuntimeError(f"{name} changed on its way to disk")
+    clear_checkpoints(folder)
+    return {"parameters": sum(p.numel() for p in model.parameters())}

@@ -1,0 +1,1 @@
+"""Dense checkpoint in, Post-MoE checkpoint out, proven equal to its parent."""
