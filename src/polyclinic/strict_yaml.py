@@ -8,7 +8,7 @@ refuses duplicate keys, aliases, tags and anything over a megabyte.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -20,20 +20,19 @@ MAX_BYTES = 1_000_000
 class _CoreLoader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2 scalars; duplicate keys, aliases and tags are errors."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse aliases and explicit tags before anything is built from them."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        peek: Any = self.peek_event
+        event = peek()
         if isinstance(event, yaml.AliasEvent):
             raise yaml.MarkedYAMLError(
                 problem=f"the alias *{event.anchor} is not allowed", problem_mark=event.start_mark
             )
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(
-                problem=f"the tag {event.tag} is not allowed", problem_mark=event.start_mark
-            )
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag} is not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping whose keys are text and stand there once."""
@@ -45,7 +44,7 @@ class _CoreLoader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
             seen.add(key)
             key_node.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep=deep)  # type: ignore[no-any-return, no-untyped-call]
+        return super().construct_mapping(node, deep=deep)
 
 
 def _construct_int(loader: _CoreLoader, node: yaml.ScalarNode) -> int:
@@ -57,15 +56,11 @@ def _construct_int(loader: _CoreLoader, node: yaml.ScalarNode) -> int:
 def _construct_float(loader: _CoreLoader, node: yaml.ScalarNode) -> float:
     """Read a float; infinities and not-a-number are refused, no setting has a use for them."""
     if ".inf" in node.value.lower() or ".nan" in node.value.lower():
-        raise yaml.MarkedYAMLError(
-            problem=f"{node.value} is not a finite number", problem_mark=node.start_mark
-        )
+        raise yaml.MarkedYAMLError(problem=f"{node.value} is not a finite number", problem_mark=node.start_mark)
     return float(node.value)
 
 
-_CoreLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
-)
+_CoreLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _CoreLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )

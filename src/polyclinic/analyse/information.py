@@ -52,10 +52,7 @@ def layer_information(
     estimate = mutual_information(observed)
     generator = np.random.default_rng(seed)
     null = np.array(
-        [
-            mutual_information(by_language(counts_DE, generator.permutation(index), len(codes)))
-            for _ in range(shuffles)
-        ]
+        [mutual_information(by_language(counts_DE, generator.permutation(index), len(codes))) for _ in range(shuffles)]
     )
     p_value = (1 + int((null >= estimate).sum())) / (1 + shuffles)
     mean = float(null.mean())

@@ -22,7 +22,12 @@ MAX_TOKENS = 512  # of one document
 
 
 def run(
-    section: AnalyseSection, checkpoint: Path, documents: Iterable[Document], folder: Path, seed: int, progress: Progress
+    section: AnalyseSection,
+    checkpoint: Path,
+    documents: Iterable[Document],
+    folder: Path,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Route held-out documents without family ids and write counts, shares and information.
 
@@ -34,13 +39,15 @@ def run(
     if len({e.language for e in encoded}) < 2:  # noqa: PLR2004
         raise DataError("analyse", "held-out text in fewer than two languages", "raise corpus.held_out")
     progress.say(f"routing {len(encoded):,} documents, {sum(len(e.tokens) for e in encoded):,} tokens, family ids off")
-    routes = capture(load_model(checkpoint).eval(), encoded)
-    result = describe(routes, read_families(checkpoint), section.shuffles, seed)
+    model = load_model(checkpoint).eval()
+    routes = capture(model, encoded)
+    top_k = int(model.config.num_experts_per_tok)
+    result = describe(routes, read_families(checkpoint), top_k, section.shuffles, seed)
     write_json(folder / RESULT, result)
     return {"documents": len(encoded), "tokens": result["tokens"]}
 
 
-def describe(routes: Routes, families: dict[str, Any], shuffles: int, seed: int) -> dict[str, Any]:
+def describe(routes: Routes, families: dict[str, Any], top_k: int, shuffles: int, seed: int) -> dict[str, Any]:
     """Turn counts into the facts of the report."""
     codes = sorted(set(routes.languages))
     index = np.array([codes.index(code) for code in routes.languages])
@@ -59,6 +66,7 @@ def describe(routes: Routes, families: dict[str, Any], shuffles: int, seed: int)
     own = own_expert_share(routes, codes, index, families["expert_of"])
     return {
         "family_ids": "off",
+        "top_k": top_k,
         "layers": layers,
         "shares": shares,
         "tokens": sum(tokens.values()),

@@ -29,7 +29,10 @@ def collect(documents: Iterable[Document], questions: Iterable[Question]) -> dic
     languages: dict[str, Counter[str]] = {}
     sources: dict[tuple[str, str], Counter[str]] = {}
     for d in documents:
-        for table in (languages.setdefault(d.language, Counter()), sources.setdefault((d.source, d.licence), Counter())):
+        for table in (
+            languages.setdefault(d.language, Counter()),
+            sources.setdefault((d.source, d.licence), Counter()),
+        ):
             table[d.split] += 1
             table["characters"] += len(d.text())
     for q in questions:
@@ -37,7 +40,7 @@ def collect(documents: Iterable[Document], questions: Iterable[Question]) -> dic
         sources.setdefault((q.source, q.licence), Counter())["questions"] += 1
     return {
         "languages": {code: dict(languages[code]) for code in sorted(languages)},
-        "sources": [{"source": s, "licence": l, **sources[s, l]} for s, l in sorted(sources)],
+        "sources": [{"source": key[0], "licence": key[1], **sources[key]} for key in sorted(sources)],
     }
 
 
@@ -46,7 +49,11 @@ def as_markdown(card: dict[str, Any]) -> str:
     lines = ["# Data card", "", f"{card['rows_in']} rows read.", "", "## Languages", ""]
     lines += ["| code | language | train | held out | characters | questions |", "|---|---|---|---|---|---|"]
     for code, row in card["languages"].items():
-        cells = [code, language(code).name, *(str(row.get(k, 0)) for k in ("train", "held_out", "characters", "questions"))]
+        cells = [
+            code,
+            language(code).name,
+            *(str(row.get(k, 0)) for k in ("train", "held_out", "characters", "questions")),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Sources", "", "| source | licence | train | held out | questions |", "|---|---|---|---|---|"]
     for row in card["sources"]:

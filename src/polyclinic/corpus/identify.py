@@ -56,8 +56,8 @@ class Identifier:
 
 def _code(label: str) -> str | None:
     """Return our code for a label of the model, or None where it names no language of the table."""
-    known = label in all_languages() or any(label in l.aliases for l in all_languages().values())
-    return language(label).code if known else None
+    listed = label in all_languages() or any(label in known.aliases for known in all_languages().values())
+    return language(label).code if listed else None
 
 
 def identify(batch: pa.RecordBatch, identifier: Identifier, drop: bool) -> Step:

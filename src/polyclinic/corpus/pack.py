@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -20,7 +20,7 @@ from polyclinic.errors import CheckpointError
 from polyclinic.progress import Progress
 from polyclinic.prompts import segments
 from polyclinic.records import Document
-from polyclinic.runs import write_json
+from polyclinic.runs import read_json, write_json
 
 IGNORED = -100
 PADDING_LANGUAGE = -1
@@ -29,6 +29,21 @@ META = "packs.json"
 SHARD = "packs-00000.parquet"
 
 LossOn = Literal["all", "answers"]
+
+
+class Specials(NamedTuple):
+    """Ids of the tokens that end a turn and fill a pack."""
+
+    end: int
+    pad: int
+
+
+class Packing(NamedTuple):
+    """How documents become packs: tokens per pack, which tokens carry loss, and the order's seed."""
+
+    pack_tokens: int
+    loss_on: LossOn
+    seed: int
 
 
 @dataclass
@@ -93,42 +108,51 @@ def fill(
         yield pack.row(length, pad_id)
 
 
-def special_ids(tokenizer: Tokenizer, folder: Path, end: str, pad: str) -> tuple[int, int]:
-    """Return the ids of the end and padding tokens; raises CheckpointError if one is unknown."""
-    ids = [tokenizer.token_to_id(name) for name in (end, pad)]
-    if None in ids:
-        raise CheckpointError(folder, f"the tokenizer lacks '{end}' or '{pad}'", "correct its special tokens")
-    return ids[0], ids[1]
+def load_tokenizer(folder: Path) -> tuple[Tokenizer, Specials]:
+    """Read a checkpoint's tokenizer and its end and padding tokens.
+
+    Raises CheckpointError where there is none or it names no end token; padding falls back to it.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(folder, "holds no tokenizer.json", "give a checkpoint with a fast tokenizer")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    settings = read_json(folder / "tokenizer_config.json")
+    names = [settings.get("eos_token"), settings.get("pad_token") or settings.get("eos_token")]
+    ids = [tokenizer.token_to_id(n["content"] if isinstance(n, dict) else str(n)) for n in names]
+    end, pad = ids
+    if end is None or pad is None:
+        raise CheckpointError(
+            folder, f"the tokenizer lacks its end token {names[0]!r}", "correct tokenizer_config.json"
+        )
+    return tokenizer, Specials(end, pad)
 
 
 def pack(
     documents: Iterable[Document],
     tokenizer: Tokenizer,
-    specials: tuple[int, int],
+    specials: Specials,
     expert_of: Callable[[str], int],
     folder: Path,
-    length: int,
-    loss_on: LossOn,
-    seed: int,
+    options: Packing,
     progress: Progress,
 ) -> dict[str, Any]:
     """Pack all documents, shuffled by seed, into one shard; returns the facts for the manifest."""
     chosen = list(documents)
-    random.Random(seed).shuffle(chosen)  # noqa: S311 - an order to be repeated, not a secret
+    random.Random(options.seed).shuffle(chosen)  # noqa: S311 - an order to be repeated, not a secret
     codes = sorted({d.language for d in chosen})
     ids = {code: (i, expert_of(code)) for i, code in enumerate(codes)}
     tokens = dict.fromkeys(codes, 0)
 
     def encoded() -> Iterator[tuple[Document, list[int], list[int]]]:
         for done, document in enumerate(chosen, start=1):
-            ids_, labels = encode(document, tokenizer, specials[0], loss_on)
-            tokens[document.language] += len(ids_)
+            token_ids, labels = encode(document, tokenizer, specials.end, options.loss_on)
+            tokens[document.language] += len(token_ids)
             if done % 500 == 0 or done == len(chosen):
                 progress.advance(done, len(chosen), f"{sum(tokens.values()):,} tokens")
-            yield document, ids_, labels
+            yield document, token_ids, labels
 
-    rows = fill(encoded(), length, specials[1], lambda code: ids[code])
+    rows = fill(encoded(), options.pack_tokens, specials.pad, lambda code: ids[code])
     count = write_table(folder / SHARD, PACKS, rows)
-    facts = {"packs": count, "pack_tokens": length, "tokens": tokens, "languages": codes}
+    facts = {"packs": count, "pack_tokens": options.pack_tokens, "tokens": tokens, "languages": codes}
     write_json(folder / META, facts)
     return {"packs": count, "tokens": sum(tokens.values())}

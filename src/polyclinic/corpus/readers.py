@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from polyclinic.errors import DataError
 from polyclinic.languages import language
-from polyclinic.records import Document, Question, Turn
 from polyclinic.recipe import Source
+from polyclinic.records import Document, Question, Turn
 
 MAX_LINE_BYTES = 16_000_000
 T = TypeVar("T", Document, Question)
@@ -83,8 +83,10 @@ def _field(row: Row, source: Source, name: str, default: str | None = None) -> s
     if not isinstance(value, str) or (default is None and not value.strip()):
         what = f"field '{column}' is " + ("missing" if value is None else "not text, or empty")
         raise DataError(row.where, what, f"map it with fields: {{{name}: COLUMN}}")
-    if any(0xD800 <= ord(c) < 0xE000 for c in value):
-        raise DataError(row.where, f"field '{column}' holds half a character", "write it as UTF-8")
+    try:
+        value.encode()
+    except UnicodeEncodeError as err:
+        raise DataError(row.where, f"field '{column}' holds half a character", "write it as UTF-8") from err
     return value
 
 

@@ -26,7 +26,8 @@ NUM_OPTIONS = 4
 def entries() -> dict[str, dict[str, Any]]:
     """Return the corpus as stored: language -> {notice, units, topics}, by code."""
     folder = resources.files("polyclinic.data").joinpath("starter")
-    files = sorted(f for f in folder.iterdir() if f.name.endswith(".json"))
+    files = [f for f in folder.iterdir() if f.name.endswith(".json")]
+    files.sort(key=lambda f: f.name)
     return {f.name.removesuffix(".json"): json.loads(f.read_text("utf-8")) for f in files}
 
 

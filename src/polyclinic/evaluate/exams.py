@@ -1,6 +1,7 @@
 """Ask a model the exam questions through lm-eval, and keep every item's record."""
 
 import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -27,11 +28,13 @@ def ask(checkpoint: Path, folder: Path, tasks: Sequence[str], batch_size: int) -
     """
     try:
         import datasets
-        from lm_eval import simple_evaluate
+        from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError as err:
-        raise MissingDependencyError("evaluate", f"{err.name} is not installed", "pip install 'polyclinic[evaluate]'") from err
+        raise MissingDependencyError(
+            "evaluate", f"{err.name} is not installed", "pip install 'polyclinic[evaluate]'"
+        ) from err
     from transformers import AutoTokenizer
 
     from polyclinic.moe.checkpoint import load_model
@@ -44,8 +47,8 @@ def ask(checkpoint: Path, folder: Path, tasks: Sequence[str], batch_size: int) -
     with tempfile.TemporaryDirectory() as cache, contextlib.chdir(folder):
         before, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, Path(cache)
         manager = TaskManager(include_path="tasks", include_defaults=False)
-        with contextlib.redirect_stderr(None):
-            results = simple_evaluate(model=model, tasks=list(tasks), task_manager=manager, bootstrap_iters=0)
+        with contextlib.redirect_stderr(io.StringIO()):
+            results = evaluate(lm=model, task_dict=manager.load(list(tasks)), bootstrap_iters=0)
         datasets.config.HF_DATASETS_CACHE = before
     return [_answer(task, sample) for task in tasks for sample in results["samples"][task]]
 

@@ -65,6 +65,7 @@ def config(name: str) -> dict[str, Any]:
         "doc_to_text": "{{prompt}}",
         "doc_to_choice": "{{options}}",
         "doc_to_target": "{{answer}}",
+        "num_fewshot": 0,
         "metric_list": metrics,
         "metadata": {"version": VERSION},
     }

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from typing import Any
 
 import torch
@@ -55,10 +54,16 @@ class _RoutedLayer(nn.Module):
             self.mlp.gate.family_ids = None
 
 
-@cache
-def _subclass(mixin: type, stock: type) -> type:
+_SUBCLASSES: dict[tuple[type, type], type] = {}
+
+
+def _subclass(mixin: type, stock: type) -> Any:
     """Make the subclass once per class; it keeps the stock name, which wrapping by name relies on."""
-    return type(stock.__name__, (mixin, stock), {"polyclinic_stock": stock})
+    made = _SUBCLASSES.get((mixin, stock))
+    if made is None:
+        made = type(stock.__name__, (mixin, stock), {"polyclinic_stock": stock})
+        _SUBCLASSES[mixin, stock] = made
+    return made
 
 
 def sparse_layers(model: PreTrainedModel) -> dict[int, Any]:
@@ -86,7 +91,7 @@ def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING) -> N
         layer.mlp.gate.__class__ = _subclass(HybridRouter, type(layer.mlp.gate))
         layer.__class__ = _subclass(_RoutedLayer, type(layer))
     switch = _Switch(Routing(mode))
-    model.polyclinic_switch = switch  # type: ignore[assignment]
+    model.polyclinic_switch = switch
     switch.handle = model.register_forward_pre_hook(_resolve_ids, with_kwargs=True)
 
 
@@ -96,19 +101,18 @@ def detach(model: PreTrainedModel) -> None:
         layer.mlp.gate.__class__ = layer.mlp.gate.polyclinic_stock
         vars(layer.mlp.gate).pop("family_ids", None)
         layer.__class__ = layer.polyclinic_stock
-    switch: _Switch = model.polyclinic_switch  # type: ignore[assignment]
+    switch: _Switch = model.polyclinic_switch
     switch.handle.remove()
     del model.polyclinic_switch
 
 
-def _resolve_ids(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _resolve_ids(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Decide at the call whether ids count, and fill them in from a `routing` block."""
-    switch: _Switch = model.polyclinic_switch  # type: ignore[assignment]
+    switch: _Switch = model.polyclinic_switch
     ids = kwargs.pop("family_ids", None)
     counts = switch.mode is Routing.HYBRID or (switch.mode is Routing.HYBRID_TRAINING and model.training)
     if counts and ids is None and switch.families is not None:
-        tokens = kwargs.get("input_ids", args[0] if args else kwargs.get("inputs_embeds"))
-        ids = _per_token(switch.families, tokens)
+        ids = _per_token(switch.families, args[0] if args else kwargs["input_ids"])
     if counts and ids is not None:
         kwargs["family_ids"] = ids
     return args, kwargs
@@ -131,7 +135,7 @@ def routing(
 
     `families` reach every forward that gets no ids of its own, generation included.
     """
-    switch: _Switch = model.polyclinic_switch  # type: ignore[assignment]
+    switch: _Switch = model.polyclinic_switch
     before = (switch.mode, switch.families)
     switch.mode, switch.families = Routing(mode), None if families is None else tuple(families)
     try:

@@ -109,7 +109,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     if wrong:
         kind, names = next(iter(wrong.items()))
         raise CheckpointError(folder, f"{kind.replace('_', ' ')}: {', '.join(names[:3])}", "check the folder")
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def write_families(folder: Path, facts: dict[str, Any]) -> None:

@@ -29,11 +29,13 @@ def verify(dense_folder: Path, moe_folder: Path, seed: int) -> dict[str, float]:
     tokens = torch.randint(dense.config.vocab_size, SHAPE, generator=generator)
     facts = compare_logits(dense, moe, tokens)
     if facts["difference"] > BOUND * facts["largest_logit"]:
-        what = f"logits differ from the parent by {facts['difference']:.2e} (bound {BOUND:g} x {facts['largest_logit']:.2f})"
-        raise ProofError(moe_folder, f"{what}, first at layer {first_difference(dense, moe, tokens)}", "report this")
+        layer = first_difference(dense, moe, tokens)
+        what = f"logits differ from the parent by {facts['difference']:.2e}, first at layer {layer}"
+        raise ProofError(moe_folder, f"{what}; the bound is {BOUND:g} x {facts['largest_logit']:.2f}", "report this")
     facts |= compare_mixture(moe, tokens, generator)
     if facts["mixture_difference"] > BOUND * facts["largest_output"]:
-        raise ProofError(moe_folder, f"a sparse block differs from the plain loop by {facts['mixture_difference']:.2e}", "report this")
+        what = f"a sparse block differs from the plain loop by {facts['mixture_difference']:.2e}"
+        raise ProofError(moe_folder, what, "report this")
     return facts
 
 

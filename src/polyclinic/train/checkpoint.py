@@ -91,7 +91,7 @@ def load_rng(folder: Path) -> None:
     version, numbers, gauss = facts["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = facts["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002 - libraries use it
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
 
 
 def _unique(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -118,7 +118,7 @@ def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, A
 
 
 def _numpy_state() -> list[Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - libraries use the global generator
+    name, keys, *rest = np.random.get_state()
     return [str(name), [int(k) for k in keys], *rest]
 
 

@@ -28,8 +28,7 @@ class Packs(Dataset[dict[str, NDArray[np.integer[Any]]]]):
         if table.num_rows == 0:
             raise DataError(folder, "holds no packs", "give the corpus more text")
         self._columns: dict[str, NDArray[np.integer[Any]]] = {
-            name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, length)
-            for name in PACKS.names
+            name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, length) for name in PACKS.names
         }
 
     def __len__(self) -> int:

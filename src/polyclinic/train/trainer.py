@@ -58,13 +58,13 @@ class StrictTrainer(Trainer):
         """Decay matrices only; norms, biases and other vectors are left alone."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Return the mean token loss of a batch; no mask is given, so restarting positions make it."""
         labels = inputs["labels"][:, 1:].flatten()
         routing = {"family_ids": inputs["family_ids"]} if routed.is_attached(self.model) else {}
-        outputs = model(
-            input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, **routing
-        )
+        outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, **routing)
         logits = outputs.logits[:, :-1].flatten(0, 1).float()
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
         counted = labels != IGNORED

@@ -1,0 +1,79 @@
+"""The grammar of the command line: argparse with our errors, strict numbers and no abbreviations."""
+
+import argparse
+import difflib
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from polyclinic.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UsageError with the nearest known word."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print and exit with."""
+        raise UsageError(self.prog, message, f"see {self.prog} --help")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse everything or raise UsageError; unknown options name the nearest known one."""
+        words = list(sys.argv[1:] if args is None else args)
+        for word in words:
+            try:
+                word.encode()
+            except UnicodeEncodeError as err:
+                raise UsageError(self.prog, "an argument is not UTF-8", "write it as UTF-8") from err
+        found, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            deepest = getattr(found, "parser", self)
+            known = [o for o in deepest._option_string_actions if o.startswith("--")]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {deepest.prog} --help"
+            raise UsageError(deepest.prog, f"unknown argument '{unknown[0]}'", hint)
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the nearest choice where a value is none of them."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(c) for c in action.choices]
+            near = difflib.get_close_matches(str(value), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"one of: {', '.join(known)}"
+            raise UsageError(self.prog, f"unknown {action.metavar or action.dest} '{value}'", hint)
+
+
+class Once(argparse.Action):
+    """Store a value; the same option given again is an error, not a silent change of mind."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Store, or raise UsageError if it was stored before."""
+        given: set[str] = getattr(namespace, "given", set())
+        if self.dest in given:
+            raise UsageError(parser.prog, f"{option_string} stands twice", "give it once")
+        namespace.given = {*given, self.dest}
+        setattr(namespace, self.dest, values)
+
+
+def positive(text: str) -> int:
+    """Read a count of at least one."""
+    value = int(text) if text.strip().lstrip("+-").isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return value
+
+
+def rate(text: str) -> float:
+    """Read a finite number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a finite number above 0")
+    return value

@@ -1,0 +1,313 @@
+"""`run`: walk the stages of a recipe, skip what is finished, join the fragments into one report.
+
+Each step names everything that decides its output; the run folder does it again only if that
+changed. Stages are imported when their step runs, so that a finished run costs no torch.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polyclinic
+from polyclinic.corpus import build as corpus
+from polyclinic.corpus import pack as packing
+from polyclinic.corpus.tables import read_rows
+from polyclinic.errors import DataError, RecipeError
+from polyclinic.families import Preset, load_preset
+from polyclinic.progress import Progress
+from polyclinic.recipe import Recipe
+from polyclinic.records import Question
+from polyclinic.runs import MANIFEST, RunFolder, damaged, read_json, sha256_file, write_bytes, write_json
+
+REPORT = "report.html"
+PINNED = ("torch", "transformers", "tokenizers", "pyarrow", "py3langid", "lm-eval", "numpy")
+
+
+class Summary(NamedTuple):
+    """What a finished run says on the screen."""
+
+    lines: list[str]
+    report: Path
+    did: list[str]  # steps that were done in this call
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides a run's output, ours first."""
+    out = {"polyclinic": polyclinic.__version__}
+    for name in PINNED:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "not installed"
+    return out
+
+
+class Journey:
+    """One walk of a recipe through a locked run folder."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder, progress: Progress) -> None:
+        self._recipe, self._run, self._progress = recipe, run, progress
+        self._versions = versions()
+        self._preset = load_preset(recipe.upcycle.families)
+        self._did: list[str] = []
+
+    def walk(self) -> Summary:
+        """Do every step that is not finished, then write report and manifest."""
+        self.corpus()
+        self.tokenizer()
+        self.pack("packed", "all")
+        self.base()
+        self.upcycle()
+        self.train()
+        self.analyse()
+        self.evaluate()
+        return self.report()
+
+    def _folder(self, name: str) -> Path:
+        return self._run.path / name
+
+    def _key(self, *names: str) -> dict[str, str]:
+        """Return the keys of finished steps, which stand for their outputs."""
+        return {name: str(self._run.manifest(name)["key"]) for name in names}
+
+    def _step(self, name: str, what: str, inputs: Mapping[str, Any], work: Any) -> None:
+        """Do a step unless it is finished."""
+
+        def announced(folder: Path) -> Mapping[str, Any]:
+            self._progress.stage(name, what)
+            return dict(work(folder))
+
+        everything = {"step": name, "versions": self._versions, "seed": self._recipe.seed, **inputs}
+        if self._run.step(name, everything, announced):
+            self._did.append(name)
+
+    def corpus(self) -> None:
+        """Clean the texts and collect the exams."""
+        section = self._recipe.corpus
+        inputs = [
+            (i.name, i.sha256, i.source.model_dump())
+            for sources in (section.texts, section.exams)
+            for i in corpus.plan(section, sources)
+        ]
+        settings = section.model_dump(exclude={"root", "workers", "pack_tokens"})
+        key = {"inputs": inputs, "settings": settings, "languages": corpus.wanted_languages(section)}
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            for leftover in ("raw", "documents"):
+                shutil.rmtree(folder / leftover, ignore_errors=True)
+            return corpus.build(section, folder, self._progress)
+
+        self._step("corpus", "reading and cleaning text", key, work)
+
+    def _parent(self) -> Path | None:
+        """Return the folder of a base that is not trained here, or None."""
+        base = self._recipe.base
+        if base.run is not None:
+            folder = Path(base.run) / "base"
+            if damaged(folder) is not None:
+                raise DataError(base.run, "holds no finished base", "name a run folder whose base step is done")
+            named = folder / "parent.json"
+            return Path(read_json(named)["path"]) if named.is_file() else folder
+        if base.checkpoint is not None:
+            from polyclinic.moe.checkpoint import resolve
+
+            return resolve(base.checkpoint)
+        return None
+
+    def _parent_key(self) -> dict[str, Any]:
+        """Return digests of all that a ready parent's folder holds in weights and vocabulary."""
+        parent = self._parent()
+        if parent is None:
+            return {}
+        files = sorted(p for p in parent.iterdir() if p.suffix in (".safetensors", ".json") and p.name != MANIFEST)
+        return {p.name: sha256_file(p) for p in files}
+
+    def tokenizer(self) -> None:
+        """Train a vocabulary, or take the parent's."""
+        scratch = self._recipe.base.from_scratch
+        vocab_size = scratch.vocab_size if scratch else None
+        key = {"vocab_size": vocab_size, "parent": self._parent_key(), **self._key("corpus")}
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            parent = self._parent()
+            if parent is not None:
+                for path in parent.glob("*token*.json"):
+                    shutil.copyfile(path, folder / path.name)
+                return {"from": "parent"}
+            from polyclinic.train.base import train_tokenizer
+
+            train_tokenizer((d.text() for d in self._documents("train")), int(vocab_size or 0), folder)
+            return {"from": "corpus"}
+
+        self._step("tokenizer", "learning the vocabulary", key, work)
+
+    def _documents(self, split: str) -> Iterator[Any]:
+        return (d for d in corpus.read_documents(self._folder("corpus")) if d.split == split)
+
+    def pack(self, name: str, loss_on: packing.LossOn) -> None:
+        """Tokenise and pack the training documents."""
+        section = self._recipe.corpus
+        key = {
+            "pack_tokens": section.pack_tokens,
+            "loss_on": loss_on,
+            "families": _preset_facts(self._preset),
+            **self._key("corpus", "tokenizer"),
+        }
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            tokenizer, specials = packing.load_tokenizer(self._folder("tokenizer"))
+            options = packing.Packing(section.pack_tokens, loss_on, self._recipe.seed)
+            return packing.pack(
+                self._documents("train"), tokenizer, specials, self._preset.expert_of, folder, options, self._progress
+            )
+
+        self._step(name, "cutting text into packs", key, work)
+
+    def base(self) -> None:
+        """Train the dense parent, or note where it lies."""
+        section = self._recipe.base
+        key = {"base": section.model_dump(), "parent": self._parent_key(), **self._key("packed", "tokenizer")}
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            parent = self._parent()
+            if section.from_scratch is None or parent is not None:
+                write_json(folder / "parent.json", {"path": str(parent)})
+                return {"parent": str(parent)}
+            from polyclinic.train.run import train_base
+
+            paths = (self._folder("tokenizer"), self._folder("packed"))
+            length = self._recipe.corpus.pack_tokens
+            return train_base(section.from_scratch, *paths, length, folder, self._recipe.seed, self._progress)
+
+        self._step("base", "training the dense base", key, work)
+
+    def _dense(self) -> Path:
+        return self._parent() or self._folder("base")
+
+    def upcycle(self) -> None:
+        """Build the mixture and prove it."""
+        section = self._recipe.upcycle
+        languages = corpus.wanted_languages(self._recipe.corpus)
+        key = {"upcycle": section.model_dump(), "families": _preset_facts(self._preset), "languages": languages}
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.upcycle.build import build
+
+            facts = build(self._dense(), folder, section, languages, self._recipe.seed)
+            self._progress.say(_proof_line(facts))
+            return facts
+
+        self._step("upcycle", "building and proving the mixture", {**key, **self._key("base")}, work)
+
+    def train(self) -> None:
+        """Train the mixture with its families known."""
+        section = self._recipe.train
+        name = "packed"
+        if section.loss_on != "all":
+            name = "packed-answers"
+            self.pack(name, section.loss_on)
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.train.run import train_mixture
+
+            paths = (self._folder("upcycle"), self._folder(name))
+            return train_mixture(section, *paths, folder, self._recipe.seed, self._progress)
+
+        self._step(
+            "train", "training the family experts", {"train": section.model_dump(), **self._key("upcycle", name)}, work
+        )
+
+    def analyse(self) -> None:
+        """Route held-out text through the trained mixture."""
+        section = self._recipe.analyse
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.analyse.run import run
+
+            documents = corpus.read_documents(self._folder("corpus"))
+            return run(section, self._folder("train"), documents, folder, self._recipe.seed, self._progress)
+
+        self._step(
+            "analyse", "watching the routing", {"analyse": section.model_dump(), **self._key("train", "corpus")}, work
+        )
+
+    def evaluate(self) -> None:
+        """Score base and mixture on exams and held-out text."""
+        section = self._recipe.evaluate
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.evaluate.run import run
+
+            questions = [Question.from_row(r) for r in read_rows(self._folder("corpus") / "questions.parquet")]
+            documents = corpus.read_documents(self._folder("corpus"))
+            models = {"base": self._dense(), "mixture": self._folder("train")}
+            return run(section, models, documents, questions, folder, self._progress)
+
+        key = {"evaluate": section.model_dump(), **self._key("base", "train", "corpus")}
+        self._step("evaluate", "asking the exams", key, work)
+
+    def report(self) -> Summary:
+        """Join the fragments, write the run's manifest, and sum up in five lines."""
+        from polyclinic import summary
+
+        facts = {name: self._run.manifest(name)["facts"] for name in STEPS}
+        html, lines = summary.report(self._recipe, self._run.path, facts)
+        path = self._run.path / REPORT
+        if self._did or not path.is_file() or path.read_text("utf-8") != html:
+            write_bytes(path, html.encode())
+        self._seal()
+        return Summary([*lines, f"report   {path}"], path, self._did)
+
+    def _seal(self) -> None:
+        """Write the manifest of the run: recipe, versions, and a digest of every step and the report."""
+        manifest = {
+            "recipe": self._recipe.model_dump(),
+            "versions": self._versions,
+            "steps": {name: sha256_file(self._folder(name) / MANIFEST) for name in STEPS},
+            "report": sha256_file(self._run.path / REPORT),
+        }
+        path = self._run.path / MANIFEST
+        if self._did or not path.is_file() or read_json(path) != manifest:
+            write_json(path, manifest)
+
+
+STEPS = ("corpus", "tokenizer", "packed", "base", "upcycle", "train", "analyse", "evaluate")
+
+
+def _preset_facts(preset: Preset) -> list[tuple[str, tuple[str, ...]]]:
+    return [(f.name, f.languages) for f in preset.families]
+
+
+def _proof_line(facts: Mapping[str, Any]) -> str:
+    if "difference" not in facts:
+        return "proof not run: noise was added to the experts"
+    return (
+        f"proof: logits differ from the dense parent by at most {facts['difference']:.1e} (largest |logit| "
+        f"{facts['largest_logit']:.2f}); experts moved apart, from a plain loop by {facts['mixture_difference']:.1e}"
+    )
+
+
+def check(recipe: Recipe) -> None:
+    """Find what would fail later: presets, languages and inputs; raises the error it would raise."""
+    section = recipe.corpus
+    wanted = corpus.wanted_languages(section)
+    preset = load_preset(recipe.upcycle.families)
+    if recipe.upcycle.num_experts not in (None, preset.num_experts):
+        what = f"num_experts {recipe.upcycle.num_experts}, but preset '{preset.name}' has {preset.num_experts}"
+        raise RecipeError("upcycle.num_experts", what, "leave it out or choose another preset")
+    if recipe.upcycle.top_k > preset.num_experts:
+        what = f"top_k {recipe.upcycle.top_k} of {preset.num_experts} experts"
+        raise RecipeError("upcycle.top_k", what, f"give 1 to {preset.num_experts}")
+    for code in wanted:
+        preset.expert_of(code)
+    corpus.plan(section, section.texts)
+    corpus.plan(section, section.exams)
+
+
+def run(recipe: Recipe, out: Path, progress: Progress) -> Summary:
+    """Walk a recipe in a run folder; what is finished and unchanged is not done again."""
+    check(recipe)
+    with RunFolder.open(out) as folder:
+        return Journey(recipe, folder, progress).walk()

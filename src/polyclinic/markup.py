@@ -1,0 +1,89 @@
+"""Pieces of the report: tables, heat cells and figures as HTML that any script can stand in.
+
+Text of a language carries its own `lang` and `dir`. A quantity inside right-to-left text is
+isolated (`<bdi dir="ltr">`), since browsers otherwise pull number and unit apart, which for a dose
+is a question of safety.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+from polyclinic.languages import Language
+
+# Numbers with what belongs to them: ranges, ratios, fractions, decimals, and a Latin unit or sign behind.
+QUANTITY = re.compile(r"\d[\d.,]*(?:\s?[-–/:]\s?\d[\d.,]*)*(?:\s?(?:°[CF]|%|[A-Za-zµ]+(?:/[A-Za-z]+)*))?")
+
+
+class Fragment(NamedTuple):
+    """One section of the report; `lead` is the sentence that says how to read it."""
+
+    title: str
+    lead: str
+    html: str
+
+
+def isolate(text: str) -> str:
+    """Return text as HTML with every quantity kept in one piece, left to right."""
+    out, last = [], 0
+    for match in QUANTITY.finditer(text):
+        out += [escape(text[last : match.start()]), f'<bdi dir="ltr">{escape(match.group())}</bdi>']
+        last = match.end()
+    return "".join([*out, escape(text[last:])])
+
+
+def native(language: Language, text: str | None = None) -> str:
+    """Return the native name of a language, or a text in it, with its direction."""
+    shown = escape(language.native_name) if text is None else isolate(text)
+    return f'<bdi lang="{escape(language.code)}-{escape(language.script)}" dir="{language.direction}">{shown}</bdi>'
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a figure for a cell, or a dash where there is none."""
+    return "&ndash;" if value is None else f"{value:,.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """Return a share as a percentage."""
+    return "&ndash;" if share is None else f"{100 * share:.1f}"
+
+
+def heat(share: float, strong: bool = False) -> str:
+    """Return a table cell shaded by a share from 0 to 1, with the figure inside."""
+    mark = ' class="heat own"' if strong else ' class="heat"'
+    return f'<td{mark} style="--share:{share:.3f}">{100 * share:.0f}</td>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", text_columns: int = 1) -> str:
+    """Return a table; cells are HTML, a cell that starts with `<td` is used as it is."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(f"<tr>{_cells(row, text_columns)}</tr>" for row in rows)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f'<div class="wide"><table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cells(row: Sequence[str], text_columns: int) -> str:
+    out = []
+    for position, cell in enumerate(row):
+        if cell.startswith("<td"):
+            out.append(cell)
+        else:
+            kind = "text" if position < text_columns else "figure"
+            out.append(f'<td class="{kind}">{cell}</td>')
+    return "".join(out)
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return a list of named figures."""
+    return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in pairs) + "</dl>"
+
+
+def figure(svg: str, caption: str) -> str:
+    """Return a drawing with its caption."""
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def details(summary: str, html: str) -> str:
+    """Return a part that is folded until the reader opens it."""
+    return f"<details><summary>{escape(summary)}</summary>{html}</details>"

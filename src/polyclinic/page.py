@@ -1,0 +1,47 @@
+"""The report as one HTML file: no outside request, every script and direction, light and dark."""
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from polyclinic.corpus import starter
+from polyclinic.languages import language
+from polyclinic.markup import Fragment, details, facts, native
+
+INTRO = (
+    "This model is one house with many specialists: in its last layers it has several experts, and each family of "
+    "languages has one of its own. A router sends every piece of text to a few experts. This page says which expert "
+    "serves which language, and how well the model does in each."
+)
+# Nothing may be fetched, not even by a style; the page is one file.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def page(name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], recipe: Mapping[str, Any]) -> str:
+    """Return the whole page."""
+    css = resources.files("polyclinic.data").joinpath("report.css").read_text("utf-8")
+    sections = "".join(
+        f'<section><h2>{escape(f.title)}</h2><p class="lead">{escape(f.lead)}</p>{f.html}</section>' for f in fragments
+    )
+    settings = details("The whole recipe", f"<pre>{escape(json.dumps(recipe, indent=1, ensure_ascii=False))}</pre>")
+    return (
+        '<!doctype html><html lang="en" dir="ltr"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Polyclinic: {escape(name)}</title><style>{css}</style></head><body>"
+        f"<h1>Polyclinic: {escape(name)}</h1><p>{INTRO}</p>{notice()}{facts(cards)}{sections}"
+        f"<section><h2>Settings</h2>{settings}</section></body></html>\n"
+    )
+
+
+def notice() -> str:
+    """Return the warning, in English and, folded, in every language of the starter corpus."""
+    rows = "".join(
+        f"<p>{native(language(code), entry['notice'])}</p>" for code, entry in starter.entries().items() if code != "en"
+    )
+    english = (
+        "A research model. Nothing it says is medical advice. Starter texts are machine-written demonstration text."
+    )
+    return f'<div class="notice"><p><strong>{english}</strong></p>{details("In other languages", rows)}</div>'

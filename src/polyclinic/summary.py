@@ -1,0 +1,58 @@
+"""The end of a run: the fragments of all stages in one page, and the same in five lines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from polyclinic.analyse import report as analyse
+from polyclinic.corpus import report as corpus
+from polyclinic.evaluate import report as evaluate
+from polyclinic.page import page
+from polyclinic.recipe import Recipe
+from polyclinic.runs import read_json
+from polyclinic.train import report as train
+from polyclinic.upcycle import report as upcycle
+
+
+def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the page and the summary lines of a finished run."""
+    scores = read_json(run / "evaluate" / "scores.json")
+    routing = read_json(run / "analyse" / "routing.json")
+    fragments = [
+        *analyse.fragments(run / "analyse"),
+        *evaluate.fragments(run / "evaluate"),
+        train.fragment(run / "train", routing),
+        upcycle.fragment(facts["upcycle"]),
+        corpus.fragment(run / "corpus"),
+    ]
+    pairs = headline(scores, routing, facts)
+    html = page(recipe.name, pairs, fragments, recipe.model_dump())
+    width = max(len(name) for name, _ in pairs)
+    return html, [f"{name:<{width}}   {value}" for name, value in pairs]
+
+
+def headline(scores: dict[str, Any], routing: dict[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the four figures that stand above everything else."""
+    before, after = (scores["loss"][name] for name in scores["models"])
+    own = list(routing["own_expert"].values())
+    return [
+        ("languages and experts", f"{len(routing['tokens_of'])} languages, {len(routing['families'])} family experts"),
+        ("unseen text, bits per byte", f"{_mean(before):.2f} base, {_mean(after):.2f} mixture"),
+        ("exams, mean over languages", _exams(scores)),
+        ("own expert picked unforced", f"{100 * sum(own) / len(own):.0f} % of tokens"),
+    ]
+
+
+def _mean(table: dict[str, dict[str, float]]) -> float:
+    return sum(row["bits_per_byte"] for row in table.values()) / len(table)
+
+
+def _exams(scores: dict[str, Any]) -> str:
+    base, mixture = (scores["exams"][name] for name in scores["models"])
+    if not mixture:
+        return "none asked"
+    figures = [
+        100 * evaluate.macro(rows, key)
+        for rows, key in ((base, "accuracy"), (mixture, "accuracy"), (mixture, "chance"))
+    ]
+    return "{:.1f} % base, {:.1f} % mixture, {:.1f} % chance".format(*figures)
