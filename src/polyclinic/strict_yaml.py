@@ -8,7 +8,7 @@ refuses duplicate keys, aliases, tags and anything over a megabyte.
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -20,18 +20,17 @@ MAX_BYTES = 1_000_000
 class _CoreLoader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2 scalars; duplicate keys, aliases and tags are errors."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - the base declares it so; filled below
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse aliases and explicit tags before anything is built from them."""
         peek: Any = self.peek_event
         event = peek()
+        mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem=f"the alias *{event.anchor} is not allowed", problem_mark=event.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem=f"the alias *{event.anchor} is not allowed", problem_mark=mark)
         if getattr(event, "tag", None) is not None:
-            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag} is not allowed", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"the tag {event.tag} is not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from polyclinic.corpus.starter import NOTICE, SOURCE
 from polyclinic.languages import language
 from polyclinic.records import Document, Question
 from polyclinic.runs import write_bytes, write_json
@@ -46,7 +47,9 @@ def collect(documents: Iterable[Document], questions: Iterable[Question]) -> dic
 
 def as_markdown(card: dict[str, Any]) -> str:
     """Render a card as Markdown tables."""
-    lines = ["# Data card", "", f"{card['rows_in']} rows read.", "", "## Languages", ""]
+    lines = ["# Data card", "", f"{card['rows_in']} rows read.", ""]
+    lines += [f"{SOURCE}: {NOTICE}", ""] if any(s["source"] == SOURCE for s in card["sources"]) else []
+    lines += ["## Languages", ""]
     lines += ["| code | language | train | held out | characters | questions |", "|---|---|---|---|---|---|"]
     for code, row in card["languages"].items():
         cells = [

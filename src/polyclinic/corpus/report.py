@@ -3,6 +3,7 @@
 from html import escape
 from pathlib import Path
 
+from polyclinic.corpus.starter import NOTICE, SOURCE
 from polyclinic.markup import Fragment, details, number, table
 from polyclinic.runs import read_json
 
@@ -31,6 +32,8 @@ def fragment(folder: Path) -> Fragment:
     )
     counts = table(["what happened", "rows"], [[escape(k), f"{v:,}"] for k, v in card["counts"].items()])
     rows = f"<p>{number(card['rows_in'], 0)} rows were read.</p>"
+    if any(s["source"] == SOURCE for s in card["sources"]):
+        rows += f"<p><strong>{SOURCE}: {NOTICE}</strong></p>"
     folded = details("Documents and questions per language", languages) + details(
         "Dropped, changed, not checked", counts
     )

@@ -18,6 +18,7 @@ from polyclinic.runs import digest
 
 HELD_OUT_TOPICS = frozenset({"burns", "safe_water"})
 SOURCE = "polyclinic-starter"
+NOTICE = "Machine-written demonstration text, not medical advice."
 LICENCE = "CC0-1.0"
 NUM_OPTIONS = 4
 
