@@ -3,11 +3,16 @@
 import argparse
 import difflib
 import math
+import re
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, NoReturn
 
 from polyclinic.errors import UsageError
+
+_OPTION = re.compile(r"--?[A-Za-z]\S*")
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,12 +35,23 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(self.prog, "an argument is not UTF-8", "write it as UTF-8") from err
         found, unknown = self.parse_known_args(words, namespace)
         if unknown:
-            deepest = getattr(found, "parser", self)
-            known = [o for o in deepest._option_string_actions if o.startswith("--")]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see {deepest.prog} --help"
-            raise UsageError(deepest.prog, f"unknown argument '{unknown[0]}'", hint)
+            getattr(found, "parser", self)._refuse(unknown[0])
         return found
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Name a misspelt option before argparse names the required one it leaves missing."""
+        if self._subparsers is None:
+            for word in takewhile(lambda w: w != "--", args or ()):
+                name = word.partition("=")[0]
+                if _OPTION.fullmatch(name) and name not in self._option_string_actions:
+                    self._refuse(word)
+        return super().parse_known_args(args, namespace)
+
+    def _refuse(self, word: str) -> NoReturn:
+        known = [o for o in self._option_string_actions if o.startswith("--")]
+        near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        raise UsageError(self.prog, f"unknown argument '{word}'", hint)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Name the nearest choice where a value is none of them."""
@@ -58,6 +74,13 @@ class Once(argparse.Action):
             raise UsageError(parser.prog, f"{option_string} stands twice", "give it once")
         namespace.given = {*given, self.dest}
         setattr(namespace, self.dest, values)
+
+
+def folder(text: str) -> Path:
+    """Read a folder's name; an empty one, from an unset shell variable, is not the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not the name of a folder")
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic.arguments import Once, Parser, positive, rate
+from polyclinic.arguments import Once, Parser, folder, positive, rate
 from polyclinic.errors import DiskError, PolyclinicError, UsageError
 
 PROGRAM = "polyclinic"
@@ -44,7 +44,7 @@ def _stages(commands: Any) -> None:
     upcycle = _group(commands, "upcycle", "dense checkpoint to proven mixture")
     build = _command(upcycle, "build", cmd_upcycle_build, "build a mixture and prove it")
     build.add_argument("dense", metavar="DENSE", help="folder or hub id of a dense checkpoint")
-    build.add_argument("out", type=Path, metavar="OUT")
+    build.add_argument("out", type=folder, metavar="OUT")
     build.add_argument("--families", action=Once, default="balanced", metavar="NAME", help="preset or families file")
     build.add_argument("--last-layers", action=Once, type=positive, default=2, metavar="N")
     build.add_argument("--top-k", action=Once, type=positive, default=2, metavar="K")
@@ -74,7 +74,7 @@ def _command(commands: Any, name: str, work: Callable[[Namespace], int], what: s
 
 
 def _out(parser: Parser) -> None:
-    parser.add_argument("--out", action=Once, type=Path, required=True, metavar="DIR", help="folder for what is made")
+    parser.add_argument("--out", action=Once, type=folder, required=True, metavar="DIR", help="folder for what is made")
 
 
 def _recipe_arguments(parser: Parser) -> None:
@@ -97,11 +97,8 @@ def cmd_run(arguments: Namespace) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.set)
     _not_inside(arguments.out, [recipe.corpus.root, recipe.base.checkpoint, recipe.base.run])
-    progress = ConsoleProgress(sys.stderr)
-    try:
+    with ConsoleProgress(sys.stderr) as progress:
         summary = run(recipe, arguments.out, progress)
-    finally:
-        progress.close()
     value = {"report": str(summary.report), "did": summary.did}
     return _emit(
         arguments, value, summary.lines if summary.did else ["nothing to do: every step is finished", *summary.lines]

@@ -1,7 +1,7 @@
 """How progress looks: a live line on a terminal, plain lines when piped."""
 
 import time
-from typing import TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -15,10 +15,16 @@ class ConsoleProgress:
     """A Progress for people: the newest state of the running stage, and what is worth keeping."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._live: Live | None = None
         self._stage, self._what = "", ""
         self._began = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close("done" if kind is None else "stopped")
 
     def stage(self, name: str, what: str) -> None:
         """Close the line of the last stage and begin another."""
@@ -44,16 +50,16 @@ class ConsoleProgress:
         """Print a line that stays."""
         self._console.print(f"{'':<10} {message}")
 
-    def close(self) -> None:
+    def close(self, how: str = "done") -> None:
         """End the running stage with its time."""
         if self._stage:
             seconds = time.monotonic() - self._began
             if self._live is not None:
-                self._live.update(Text(f"{self._stage:<10} {self._what}: done in {seconds:.0f} s"))
+                self._live.update(Text(f"{self._stage:<10} {self._what}: {how} in {seconds:.0f} s"))
                 self._live.stop()
                 self._live = None
             else:
-                self._console.print(f"{self._stage:<10} done in {seconds:.0f} s")
+                self._console.print(f"{self._stage:<10} {how} in {seconds:.0f} s")
             self._stage = ""
 
 

@@ -12,8 +12,15 @@ from typing import NamedTuple
 
 from polyclinic.languages import Language
 
-# Numbers with what belongs to them: ranges, ratios, fractions, decimals, and a Latin unit or sign behind.
-QUANTITY = re.compile(r"\d[\d.,]*(?:\s?[-–/:]\s?\d[\d.,]*)*(?:\s?(?:°[CF]|%|[A-Za-zµ]+(?:/[A-Za-z]+)*))?")
+# One number: decimals, thousands apart by a space, fractions such as a half.
+_NUMBER = r"(?:(?:\d{1,3}(?:[ \u00a0\u2009\u202f]\d{3})+(?!\d)|\d+)(?:[.,\u066b\u066c]\d+)*[¼-¾⅐-⅞]?|[¼-¾⅐-⅞])"
+# What belongs to a number: a sign before it, ranges and ratios, a Latin unit or a sign behind it.
+QUANTITY = re.compile(
+    r"(?<![A-Za-z\d])(?<![A-Za-z][-‐‑])"  # the 12 of B12 and the 19 of COVID-19 stay with their names
+    r"(?:(?<![^\s(])(?:[-−+±]|[<>≤≥≈][^\S\n]?))?"
+    rf"{_NUMBER}(?:[^\S\n]?[-‐‑–−/:×][^\S\n]?{_NUMBER})*"
+    r"(?:[^\S\n]?(?:°(?:[^\S\n]?[CF])?|[%‰٪]|mm[^\S\n]Hg|[A-Za-zµμ]+[²³]?(?:/[A-Za-zµμ]+[²³]?)*(?!\w)))?"
+)
 
 
 class Fragment(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from polyclinic import strict_yaml
-from polyclinic.errors import RecipeError
+from polyclinic.errors import RecipeError, UsageError
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
@@ -170,7 +170,7 @@ def override(values: dict[str, Any], assignment: str) -> None:
     dotted, sep, text = assignment.partition("=")
     keys = dotted.split(".")
     if not sep or not all(keys):
-        raise RecipeError("--set", f"'{assignment}' is not section.key=value", "try --set seed=1")
+        raise UsageError("--set", f"'{assignment}' is not section.key=value", "try --set seed=1")
     parsed = strict_yaml.parse(f"value: {text}", "--set")["value"]
     for key in keys[:-1]:
         values = values.setdefault(key, {})
@@ -182,9 +182,14 @@ def override(values: dict[str, Any], assignment: str) -> None:
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, override, substitute and validate a recipe file.
 
-    Raises RecipeError: one line naming the file and the dotted path of the fault.
+    Raises RecipeError: one line naming the file and the dotted path of the fault; UsageError for an
+    override that is none or stands twice.
     """
     values = strict_yaml.load(path)
+    keys = [assignment.partition("=")[0] for assignment in overrides]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError("--set", f"{key} stands twice", "give it once")
     for assignment in overrides:
         override(values, assignment)
     return validate(substitute(values, os.environ, path), path)

@@ -87,15 +87,13 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def publish(work: Path, final: Path) -> None:
     """Rename a sealed folder to its final name, replacing an older one."""
+    stale = final.with_name(f".old-{final.name}")  # may be there from a killed publish
+    shutil.rmtree(stale, ignore_errors=True)
     if final.exists():
-        stale = final.with_name(f".old-{final.name}")
-        shutil.rmtree(stale, ignore_errors=True)
         final.rename(stale)
-        work.rename(final)
-        shutil.rmtree(stale)
-    else:
-        work.rename(final)
+    work.rename(final)
     fsync_folder(final.parent)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 def damaged(folder: Path) -> str | None:
@@ -104,8 +102,8 @@ def damaged(folder: Path) -> str | None:
     if not path.is_file():
         return MANIFEST
     try:
-        outputs = json.loads(path.read_text("utf-8"))["outputs"]
-    except (ValueError, KeyError):
+        outputs = dict(json.loads(path.read_text("utf-8"))["outputs"])
+    except (ValueError, KeyError, TypeError):
         return MANIFEST
     for name, expected in outputs.items():
         if not (folder / name).is_file() or sha256_file(folder / name) != expected:
@@ -157,12 +155,18 @@ class RunFolder:
         key = digest(inputs)
         if self.finished(name, key):
             return False
+        self._refuse_foreign(self.path / name)
         folder = self._workplace(name, key)
         facts = work(folder)
         (folder / ".key").unlink()
         seal(folder, {"step": name, "key": key, "facts": dict(facts)})
         publish(folder, self.path / name)
         return True
+
+    def _refuse_foreign(self, folder: Path) -> None:
+        """Raise DiskError for a file or folder that no run published, rather than replace it."""
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
+            raise DiskError(folder, "is in the way and not of a run", "move it or choose another folder")
 
     def _workplace(self, name: str, key: str) -> Path:
         """Return the step's work folder, emptied unless it was begun with the same key."""

@@ -6,6 +6,7 @@ loader follows the YAML 1.2 core schema instead (https://yaml.org/spec/1.2.2/#10
 refuses duplicate keys, aliases, tags and anything over a megabyte.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import yaml
 from polyclinic.errors import PolyclinicError, RecipeError
 
 MAX_BYTES = 1_000_000
+# What an escape such as "\0" can name and neither UTF-8 nor a file name can hold.
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -31,6 +34,8 @@ class _CoreLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=f"the alias *{event.anchor} is not allowed", problem_mark=mark)
         if getattr(event, "tag", None) is not None:
             raise yaml.MarkedYAMLError(problem=f"the tag {event.tag} is not allowed", problem_mark=mark)
+        if _UNWRITABLE.search(getattr(event, "value", "")):
+            raise yaml.MarkedYAMLError(problem="NUL and half characters are not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -54,9 +59,10 @@ def _construct_int(loader: _CoreLoader, node: yaml.ScalarNode) -> int:
 
 def _construct_float(loader: _CoreLoader, node: yaml.ScalarNode) -> float:
     """Read a float; infinities and not-a-number are refused, no setting has a use for them."""
-    if ".inf" in node.value.lower() or ".nan" in node.value.lower():
+    value = math.nan if node.value.lower().endswith(("inf", "nan")) else float(node.value)
+    if not math.isfinite(value):
         raise yaml.MarkedYAMLError(problem=f"{node.value} is not a finite number", problem_mark=node.start_mark)
-    return float(node.value)
+    return value
 
 
 _CoreLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
@@ -107,7 +113,7 @@ def parse(text: str, where: object) -> dict[str, Any]:
     except yaml.MarkedYAMLError as err:
         line = f"{where}:{err.problem_mark.line + 1}" if err.problem_mark else str(where)
         raise RecipeError(line, err.problem or "not YAML", "see docs/recipe.md for the form") from err
-    except (yaml.YAMLError, ValueError, RecursionError) as err:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as err:
         raise RecipeError(where, f"not YAML ({type(err).__name__})", "save it as plain text") from err
     if not isinstance(value, dict):
         raise RecipeError(where, "not a mapping of keys to values", "see docs/recipe.md for the form")

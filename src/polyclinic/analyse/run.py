@@ -34,8 +34,10 @@ def run(
     Raises DataError if fewer than two languages have text.
     """
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # the name of a special token in a text is text
     chosen = held_out(documents, section.max_documents_per_language)
-    encoded = [Encoded(d.language, tokenizer.encode(plain_text(d)).ids[:MAX_TOKENS]) for d in chosen]
+    encodings = [tokenizer.encode(plain_text(d), add_special_tokens=False) for d in chosen]
+    encoded = [Encoded(d.language, e.ids[:MAX_TOKENS]) for d, e in zip(chosen, encodings, strict=True)]
     if len({e.language for e in encoded}) < 2:  # noqa: PLR2004
         raise DataError("analyse", "held-out text in fewer than two languages", "raise corpus.held_out")
     progress.say(f"routing {len(encoded):,} documents, {sum(len(e.tokens) for e in encoded):,} tokens, family ids off")

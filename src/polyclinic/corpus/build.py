@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from glob import glob
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ class Input(NamedTuple):
     """One file (or the starter corpus) of one source: one shard."""
 
     name: str
+    number: int  # of the source
     source: Source
     path: Path | None
     sha256: str
@@ -68,18 +70,28 @@ def wanted_languages(section: CorpusSection) -> tuple[str, ...]:
 
 
 def plan(section: CorpusSection, sources: Iterable[Source]) -> list[Input]:
-    """List the inputs in a fixed order with their digests; raises DataError if a glob finds nothing."""
+    """List the inputs in a fixed order with their digests; raises DataError if a glob finds nothing.
+
+    Names sort like the list, and no two are equal, whatever the files are called.
+    """
     out: list[Input] = []
     for number, source in enumerate(sources):
         if source.path is None:
-            out.append(Input(f"{number:02d}-{STARTER}", source, None, starter.version()))
+            out.append(Input(f"{number:03d}-{STARTER}", number, source, None, starter.version()))
             continue
-        root = Path(section.root)
-        found = sorted(root.glob(source.path)) if not Path(source.path).is_absolute() else [Path(source.path)]
-        if not found:
-            raise DataError(root / source.path, "no file matches", "check corpus.root and the path")
-        out += [Input(f"{number:02d}-{path.stem}", source, path, sha256_file(path)) for path in found]
+        for index, path in enumerate(_files(Path(section.root), source.path)):
+            out.append(Input(f"{number:03d}-{index:05d}-{path.stem}", number, source, path, sha256_file(path)))
     return out
+
+
+def _files(root: Path, pattern: str) -> list[Path]:
+    """Return the files of a path or glob, sorted; raises DataError where there is none."""
+    named = root / pattern
+    names = glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 - a pattern may be absolute
+    found = [named] if named.is_file() else sorted(root / name for name in names if (root / name).is_file())
+    if not found:
+        raise DataError(named, "no file matches", "check corpus.root and the path")
+    return found
 
 
 def build(section: CorpusSection, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -150,25 +162,31 @@ def run_shard(shard: Shard) -> Tally:
 def _read(item: Input) -> Iterator[Document]:
     if item.path is not None:
         return readers.read(item.path, item.source, readers.to_document)
-    only = item.source.languages
-    return (d for d in starter.documents() if not only or d.language in only)
+    return (d for d in starter.documents() if _asked(item.source, d))
+
+
+def _asked(source: Source, record: Document | Question) -> bool:
+    """Say whether a source's filters keep a record of the starter corpus."""
+    only = readers.languages_of(source)
+    named = not source.names or record.source in source.names
+    return named and (not only or record.language in only) and (not source.splits or record.split in source.splits)
 
 
 def _merge(shards: list[Shard], section: CorpusSection, folder: Path, tally: Tally) -> int:
     """Drop what is not wanted, doubled or over the cap; decide what is held out; returns rows kept."""
     seen: set[bytes] = set()
+    taken: Counter[tuple[int, str]] = Counter()
     kept = 0
     for shard in shards:
-        taken: Counter[str] = Counter()
 
-        def rows(shard: Shard = shard, taken: Counter[str] = taken) -> Iterator[dict[str, Any]]:
+        def rows(shard: Shard = shard) -> Iterator[dict[str, Any]]:
             for row in read_rows(shard.output):
                 document = Document.from_row(row)
                 reason = _reason(document, shard, seen, taken)
                 if reason:
                     tally.counts[f"dropped: {reason}"] += 1
                     continue
-                taken[document.language] += 1
+                taken[shard.input.number, document.language] += 1
                 held_out = is_held_out(document.group, section.held_out)
                 split = document.split or ("held_out" if held_out else "train")
                 yield replace(document, split=split).row()
@@ -177,12 +195,12 @@ def _merge(shards: list[Shard], section: CorpusSection, folder: Path, tally: Tal
     return kept
 
 
-def _reason(document: Document, shard: Shard, seen: set[bytes], taken: Counter[str]) -> str | None:
+def _reason(document: Document, shard: Shard, seen: set[bytes], taken: Counter[tuple[int, str]]) -> str | None:
     """Say why a document is dropped in the merge, or None; remembers its fingerprint."""
     if document.language not in shard.wanted:
         return "language not in the recipe"
     cap = shard.input.source.max_per_language
-    if cap is not None and taken[document.language] >= cap:
+    if cap is not None and taken[shard.input.number, document.language] >= cap:
         return "over max_per_language"
     mark = fingerprint(document)
     if mark in seen:
@@ -194,18 +212,16 @@ def _reason(document: Document, shard: Shard, seen: set[bytes], taken: Counter[s
 def _questions(section: CorpusSection, wanted: tuple[str, ...]) -> list[Question]:
     """Collect the exam questions in the wanted languages, in source order."""
     out: list[Question] = []
+    taken: Counter[tuple[int, str]] = Counter()
     for item in plan(section, section.exams):
-        found: Iterable[Question] = starter.questions()
+        found: Iterable[Question] = (q for q in starter.questions() if _asked(item.source, q))
         if item.path is not None:
             found = readers.read(item.path, item.source, readers.to_question)
-        taken: Counter[str] = Counter()
+        cap = item.source.max_per_language
         for question in found:
-            cap, splits = item.source.max_per_language, item.source.splits
-            room = cap is None or taken[question.language] < cap
-            only = item.source.languages
-            listed = question.language in wanted and (not only or question.language in only)
-            if listed and room and (not splits or question.split in splits):
-                taken[question.language] += 1
+            place = (item.number, question.language)
+            if question.language in wanted and (cap is None or taken[place] < cap):
+                taken[place] += 1
                 out.append(question)
     return out
 

@@ -36,6 +36,8 @@ class Identifier:
         self._model: Any = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
         known = {label: code for label in self._model.labels if (code := _code(label)) is not None}
         self._codes = {label: code for label, code in known.items() if code in set(wanted)}
+        if len(self.known) < 2:  # noqa: PLR2004 - with one language to choose, every text would be in it
+            self._codes = {}
         if self._codes:
             self._model.set_languages(set(self._codes))
 

@@ -1,7 +1,8 @@
 """Text as a model should see it: composed characters, no control or direction marks, plain spaces.
 
-Direction marks (U+202A to U+202E, U+2066 to U+2069) can make a dose read backwards on screen, so
-they never reach a shard. U+200C and U+200D stay: Persian, Sorani, Hindi and others need them.
+Direction marks (Bidi_Control, https://unicode.org/reports/tr9/) can make a dose read backwards on
+screen, so they never reach a shard. U+200C and U+200D stay: Persian, Sorani, Hindi and others need
+them.
 """
 
 import re
@@ -11,7 +12,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff]")
+LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 SPACES = re.compile(r"[^\S\n]+")
 BREAKS = re.compile(r" ?\n[ \n]*")
 
@@ -25,8 +27,9 @@ class Step(NamedTuple):
 
 def clean(text: str) -> str:
     """Return one text normalised (NFC, https://unicode.org/reports/tr15/)."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\t", " "))
-    return BREAKS.sub("\n", SPACES.sub(" ", CONTROL.sub("", text))).strip()
+    # Marks go first: without one between them, a letter and its accent are to be composed.
+    text = unicodedata.normalize("NFC", CONTROL.sub("", LINE_ENDS.sub("\n", text)))
+    return BREAKS.sub("\n", SPACES.sub(" ", text)).strip()
 
 
 def normalise(batch: pa.RecordBatch) -> Step:

@@ -116,6 +116,7 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, Specials]:
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(folder, "holds no tokenizer.json", "give a checkpoint with a fast tokenizer")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # the name of a special token in a text is text
     settings = read_json(folder / "tokenizer_config.json")
     names = [settings.get("eos_token"), settings.get("pad_token") or settings.get("eos_token")]
     ids = [tokenizer.token_to_id(n["content"] if isinstance(n, dict) else str(n)) for n in names]

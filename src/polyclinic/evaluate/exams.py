@@ -46,10 +46,12 @@ def ask(checkpoint: Path, folder: Path, tasks: Sequence[str], batch_size: int) -
     # Task files name their data relative to `folder`; the cache of datasets stays out of the user's home.
     with tempfile.TemporaryDirectory() as cache, contextlib.chdir(folder):
         before, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, Path(cache)
-        manager = TaskManager(include_path="tasks", include_defaults=False)
-        with contextlib.redirect_stderr(io.StringIO()):
-            results = evaluate(lm=model, task_dict=manager.load(list(tasks)), bootstrap_iters=0)
-        datasets.config.HF_DATASETS_CACHE = before
+        try:
+            manager = TaskManager(include_path="tasks", include_defaults=False)
+            with contextlib.redirect_stderr(io.StringIO()):
+                results = evaluate(lm=model, task_dict=manager.load(list(tasks)), bootstrap_iters=0)
+        finally:
+            datasets.config.HF_DATASETS_CACHE = before
     return [_answer(task, sample) for task in tasks for sample in results["samples"][task]]
 
 

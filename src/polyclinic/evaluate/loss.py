@@ -20,8 +20,9 @@ MAX_TOKENS = 512  # of one document
 def held_out_loss(checkpoint: Path, documents: Sequence[Document]) -> dict[str, dict[str, float]]:
     """Score documents with plain forwards; language -> loss, bits_per_byte, tokens, documents."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # the name of a special token in a text is text
     model = load_model(checkpoint).eval()
-    rows = [tokenizer.encode(plain_text(d)).ids[:MAX_TOKENS] for d in documents]
+    rows = [tokenizer.encode(plain_text(d), add_special_tokens=False).ids[:MAX_TOKENS] for d in documents]
     sums: dict[str, list[float]] = {}
     for batch in batches(rows):
         tokens_BS = padded([rows[i] for i in batch])
@@ -29,7 +30,8 @@ def held_out_loss(checkpoint: Path, documents: Sequence[Document]) -> dict[str, 
         losses_BS = F.cross_entropy(logits.transpose(1, 2), tokens_BS[:, 1:], reduction="none")
         for row, index in enumerate(batch):
             count = len(rows[index]) - 1
-            size = len(tokenizer.decode(rows[index][1:]).encode())
+            # One character of a byte-level token is one byte; decoding would replace characters that are cut.
+            size = sum(len(tokenizer.id_to_token(token) or "") for token in rows[index][1:])
             total = sums.setdefault(documents[index].language, [0.0, 0.0, 0.0, 0.0])
             for i, value in enumerate((losses_BS[row, :count].sum().item(), count, size, 1)):
                 total[i] += value

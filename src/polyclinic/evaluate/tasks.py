@@ -55,7 +55,7 @@ def item(question: Question) -> dict[str, Any]:
 
 def config(name: str) -> dict[str, Any]:
     """Return the lm-eval task: multiple choice, accuracy plain and per byte of the option."""
-    metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm")]
+    metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_bytes")]
     return {
         "task": name,
         "dataset_path": "json",

@@ -4,13 +4,14 @@ The decoder layers that hold experts, and their routers, are given subclasses of
 run time. `family_ids` travels as a keyword of the forward into each layer, so recomputation under
 gradient checkpointing finds the very ids of its forward: transformers checkpoints a layer's
 `forward` together with its keywords. Whether ids count (mode, training or not) is decided once,
-when the model is called.
+when the decoder is called.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from polyclinic.errors import CheckpointError
-from polyclinic.moe.router import HybridRouter
+from polyclinic.moe.router import UNKNOWN_FAMILY, HybridRouter
 
 
 class Routing(StrEnum):
@@ -92,7 +93,8 @@ def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING) -> N
         layer.__class__ = _subclass(_RoutedLayer, type(layer))
     switch = _Switch(Routing(mode))
     model.polyclinic_switch = switch
-    switch.handle = model.register_forward_pre_hook(_resolve_ids, with_kwargs=True)
+    # Not on the model: a wrapper such as peft's calls the model's forward past its hooks.
+    switch.handle = model.get_decoder().register_forward_pre_hook(partial(_resolve_ids, switch), with_kwargs=True)
 
 
 def detach(model: PreTrainedModel) -> None:
@@ -106,13 +108,15 @@ def detach(model: PreTrainedModel) -> None:
     del model.polyclinic_switch
 
 
-def _resolve_ids(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _resolve_ids(
+    switch: _Switch, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
     """Decide at the call whether ids count, and fill them in from a `routing` block."""
-    switch: _Switch = model.polyclinic_switch
     ids = kwargs.pop("family_ids", None)
-    counts = switch.mode is Routing.HYBRID or (switch.mode is Routing.HYBRID_TRAINING and model.training)
+    counts = switch.mode is Routing.HYBRID or (switch.mode is Routing.HYBRID_TRAINING and decoder.training)
     if counts and ids is None and switch.families is not None:
-        ids = _per_token(switch.families, args[0] if args else kwargs["input_ids"])
+        given = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+        ids = _per_token(switch.families, next(tokens for tokens in given if tokens is not None))
     if counts and ids is not None:
         kwargs["family_ids"] = ids
     return args, kwargs
@@ -135,6 +139,9 @@ def routing(
 
     `families` reach every forward that gets no ids of its own, generation included.
     """
+    num_experts = model.config.num_experts
+    if families is not None and not (families and all(UNKNOWN_FAMILY <= f < num_experts for f in families)):
+        raise ValueError(f"families {list(families)} for {num_experts} experts")
     switch: _Switch = model.polyclinic_switch
     before = (switch.mode, switch.families)
     switch.mode, switch.families = Routing(mode), None if families is None else tuple(families)

@@ -12,6 +12,7 @@ from polyclinic.errors import CheckpointError
 
 # Keys of a dense config that belong to the dense class alone.
 DENSE_ONLY = ("architectures", "model_type", "transformers_version")
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ def blueprint_for(config: Mapping[str, Any], where: object) -> Blueprint:
         raise CheckpointError(where, f"no blueprint for model_type '{kind}'", f"give one of: {known}")
     if config.get("use_sliding_window"):
         raise CheckpointError(where, "uses a sliding window", "give a model with full attention")
+    for key in SIZES:
+        if not isinstance(config.get(key), int):
+            raise CheckpointError(where, f"config.json has no {key} in whole numbers", "fetch the checkpoint again")
     return BLUEPRINTS[kind]
 
 

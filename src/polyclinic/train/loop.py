@@ -17,6 +17,7 @@ from polyclinic.errors import PolyclinicError
 from polyclinic.moe import attach as routed
 from polyclinic.progress import Progress
 from polyclinic.recipe import TrainingSection
+from polyclinic.runs import write_bytes
 from polyclinic.train import checkpoint
 from polyclinic.train.packs import Packs
 from polyclinic.train.trainer import CHECKPOINTS, LanguageLoss, StrictTrainer
@@ -37,7 +38,12 @@ class _Diary(TrainerCallback):
         self._clock, self._step = time.perf_counter(), state.global_step
         lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
         kept = [line for line in lines if _is_before(line, state.global_step)]
-        self._path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Log with every checkpoint, the last step included: a resumed run finds no sum half done."""
+        control.should_log |= control.should_save
+        return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Write what was logged."""
