@@ -40,7 +40,8 @@ ALLOWED = {
     "console": set(),
     "arguments": {"errors"},
     "listing": {"families", "languages"},
-    "cli": FLOOR | STAGES | {"moe", "journey", "console", "arguments", "listing"},
+    "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing"},
+    "cli": {"arguments", "commands", "errors"},
 }
 
 

@@ -21,6 +21,7 @@ from polyclinic.errors import BusyError, DataError, DiskError
 
 MANIFEST = "manifest.json"
 LOCK = "run.lock"
+SCRATCH = "scratch"  # what a step keeps only to survive a kill: never sealed, gone once published
 
 
 def sha256_file(path: Path) -> str:
@@ -68,7 +69,8 @@ def read_json(path: Path) -> Any:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return [p for p in found if p.relative_to(folder).parts[0] != SCRATCH]
 
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,15 +155,15 @@ class RunFolder:
         what a killed attempt with the same key left, and returns facts for the manifest.
         """
         key = digest(inputs)
-        if self.finished(name, key):
-            return False
-        self._refuse_foreign(self.path / name)
-        folder = self._workplace(name, key)
-        facts = work(folder)
-        (folder / ".key").unlink()
-        seal(folder, {"step": name, "key": key, "facts": dict(facts)})
-        publish(folder, self.path / name)
-        return True
+        todo = not self.finished(name, key)
+        if todo:
+            self._refuse_foreign(self.path / name)
+            folder = self._workplace(name, key)
+            facts = work(folder)
+            seal(folder, {"step": name, "key": key, "facts": dict(facts)})
+            publish(folder, self.path / name)
+        shutil.rmtree(self.path / name / SCRATCH, ignore_errors=True)
+        return todo
 
     def _refuse_foreign(self, folder: Path) -> None:
         """Raise DiskError for a file or folder that no run published, rather than replace it."""
@@ -171,10 +173,10 @@ class RunFolder:
     def _workplace(self, name: str, key: str) -> Path:
         """Return the step's work folder, emptied unless it was begun with the same key."""
         folder = self.path / f".work-{name}"
-        mark = folder / ".key"
+        mark = folder / SCRATCH / "key"
         if not (mark.is_file() and mark.read_text() == key):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            mark.parent.mkdir(parents=True)
             write_bytes(mark, key.encode())
         return folder
 

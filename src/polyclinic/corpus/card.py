@@ -60,8 +60,17 @@ def as_markdown(card: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Sources", "", "| source | licence | train | held out | questions |", "|---|---|---|---|---|"]
     for row in card["sources"]:
-        cells = [row["source"], row["licence"], *(str(row.get(k, 0)) for k in ("train", "held_out", "questions"))]
+        cells = [
+            _cell(row["source"]),
+            _cell(row["licence"]),
+            *(str(row.get(k, 0)) for k in ("train", "held_out", "questions")),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Dropped, changed and not checked", ""]
     lines += [f"- {reason}: {n}" for reason, n in card["counts"].items()] or ["- nothing"]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot end its cell or row."""
+    return " ".join(text.split()).replace("|", "\\|")

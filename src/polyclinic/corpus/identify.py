@@ -50,10 +50,11 @@ class Identifier:
         """Return `ok`, `not checked`, or `looks like CODE`."""
         if declared not in self.known or len(text) < MIN_CHARACTERS:
             return "not checked"
-        label, confidence = self._model.classify(text)
-        found = self._codes[label]
-        same = found == declared or any({found, declared} <= group for group in alike())
-        return "ok" if same or confidence < MIN_CONFIDENCE else f"looks like {found}"
+        ranked = [(self._codes[label], probability) for label, probability in self._model.rank(text)]
+        found = ranked[0][0]
+        as_one = {found}.union(*(group for group in alike() if found in group))
+        confidence = sum(probability for code, probability in ranked if code in as_one)
+        return "ok" if declared in as_one or confidence < MIN_CONFIDENCE else f"looks like {found}"
 
 
 def _code(label: str) -> str | None:

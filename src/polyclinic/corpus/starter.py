@@ -63,10 +63,11 @@ def questions() -> Iterator[Question]:
 def _question(code: str, topics: dict[str, Any], topic: str, index: int) -> Question:
     group = f"{SOURCE}:{topic}:{index}"
     draw = random.Random(group)  # noqa: S311 - a fixed choice, not a secret
-    others = [(t, i) for t in topics for i in range(len(topics[t]["answer"])) if t != topic]
-    wrong = draw.sample([o for o in others if _split(o[0]) == _split(topic)], NUM_OPTIONS - 1)
-    chosen = [(topic, index), *wrong]
-    draw.shuffle(chosen)
+    pool = [(t, i) for t in topics if _split(t) == _split(topic) for i in range(len(topics[t]["answer"]))]
+    chosen = draw.sample([o for o in pool if o[0] != topic], NUM_OPTIONS - 1)
+    # Each place in turn, so that answering one place always does no better than chance.
+    place = pool.index((topic, index)) % NUM_OPTIONS
+    chosen.insert(place, (topic, index))
     return Question(
         id=f"{group}:{code}",
         language=code,
@@ -76,7 +77,7 @@ def _question(code: str, topics: dict[str, Any], topic: str, index: int) -> Ques
         split="test" if topic in HELD_OUT_TOPICS else "seen",
         question=topics[topic]["question"],
         options=tuple(topics[t]["answer"][i] for t, i in chosen),
-        answers=(chosen.index((topic, index)),),
+        answers=(place,),
     )
 
 

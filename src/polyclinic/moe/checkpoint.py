@@ -5,7 +5,9 @@ one tensor is missing or left over: the stock loaders only warn, and a model wit
 experts looks plausible.
 """
 
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 POLYCLINIC = "polyclinic.json"  # families and lineage of a mixture; stock loaders do not read it
+EXPERT_PART = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
 
 # What travels with weights: vocabulary, template and generation settings.
 COMPANIONS = (
@@ -110,7 +113,7 @@ def _names(path: Path) -> list[str]:
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a causal language model; raises CheckpointError unless every tensor finds its place."""
     read_config(folder)
-    tensor_files(folder)
+    _check_experts(folder, tensor_files(folder))
     try:
         with _quiet():
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -131,14 +134,25 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     return model
 
 
+def _check_experts(folder: Path, names: Iterable[str]) -> None:
+    """Name an absent part of an expert; the stock loader only says that a conversion failed."""
+    found = [m.groups() for m in map(EXPERT_PART.fullmatch, names) if m]
+    whole = {(*expert, part) for *expert, _ in found for part in {part for *_, part in found}}
+    absent = sorted(whole - set(found))
+    if absent:
+        raise CheckpointError(folder, f"missing keys: {'.'.join(absent[0])}", "fetch the checkpoint again")
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the stock loading report and progress bar off stderr; what is wrong is raised in one line."""
+    """Keep the stock loading report, progress bar and warning off stderr: a fault is raised in one line."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # the empty shared expert
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:

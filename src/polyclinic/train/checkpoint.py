@@ -30,7 +30,7 @@ def folder_of(root: Path, step: int) -> Path:
 
 def save(root: Path, step: int, model: nn.Module, optimizer: Any, scheduler: Any, trainer_state: str) -> None:
     """Write one checkpoint, publish it, then delete all but the newest few."""
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     work = root / f".tmp-step-{step:08d}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()

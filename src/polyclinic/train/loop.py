@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -148,8 +147,3 @@ def quiet() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-
-
-def clear_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a training whose final weights are saved."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

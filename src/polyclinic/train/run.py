@@ -6,11 +6,12 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from polyclinic.errors import CheckpointError
 from polyclinic.moe.checkpoint import load_model, read_families, write_families
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.train.base import new_model
-from polyclinic.train.loop import clear_checkpoints, fit, quiet
+from polyclinic.train.loop import fit, quiet
 
 
 def train_base(
@@ -36,12 +37,11 @@ def train_mixture(
 
 
 def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
-    """Save weights and tokenizer, read the weights back strictly, and drop the checkpoints."""
+    """Save weights and tokenizer, and read the weights back strictly."""
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
     reloaded = load_model(folder).state_dict()
     for name, tensor in model.state_dict().items():
         if not tensor.equal(reloaded[name]):
-            raise RuntimeError(f"{name} changed on its way to disk")
-    clear_checkpoints(folder)
+            raise CheckpointError(folder, f"{name} changed on its way to disk", "run again; is the disk sound?")
     return {"parameters": sum(p.numel() for p in model.parameters())}

@@ -12,10 +12,11 @@ from transformers import Trainer
 
 from polyclinic.corpus.pack import IGNORED
 from polyclinic.moe import attach as routed
+from polyclinic.runs import SCRATCH
 from polyclinic.train import checkpoint
 from polyclinic.train.packs import Packs, PackSampler, collate
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = f"{SCRATCH}/checkpoints"
 
 
 class LanguageLoss:

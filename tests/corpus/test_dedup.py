@@ -1,0 +1,65 @@
+"""Duplicates and held-out shares: decided by what a document says and by its group, by nothing else."""
+
+from math import sqrt
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyclinic.corpus.dedup import fingerprint, is_held_out
+from polyclinic.records import Document, Turn
+
+
+def document(text: str, language: str = "en", **other: str) -> Document:
+    fields = {"id": "1", "source": "s", "licence": "l", "group": "g", **other}
+    return Document(language=language, turns=(Turn("text", text),), **fields)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "TAKE 5 MG WITH WATER",
+        "take  5\tmg\nwith water ",
+        "ｔａｋｅ ５ ｍｇ ｗｉｔｈ ｗａｔｅｒ",
+        "Take\u00a05\u3000mg with water",
+    ],
+    ids=["case", "space", "width", "kind of space"],
+)
+def test_case_space_and_width_do_not_make_another_text(variant: str) -> None:
+    plain = document("Take 5 mg with water")
+    assert fingerprint(document(variant, id="2", source="t", group="h")) == fingerprint(plain)
+
+
+@pytest.mark.parametrize("other", ["Take 50 mg with water", "Take 5 µg with water", "Take 5 mg without water"])
+def test_another_dose_or_word_makes_another_text(other: str) -> None:
+    assert fingerprint(document(other)) != fingerprint(document("Take 5 mg with water"))
+
+
+def test_the_same_text_in_another_language_is_no_duplicate() -> None:
+    assert fingerprint(document("Malaria", "es")) != fingerprint(document("Malaria", "pt"))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.text("aBéÜßعप漢9", min_size=1), min_size=1), st.lists(st.text(" \n\t\u00a0", min_size=1), min_size=1)
+)
+def test_any_spacing_and_case_of_the_same_words_is_the_same_text(words: list[str], spaces: list[str]) -> None:
+    spaced = "".join(word.upper() + spaces[i % len(spaces)] for i, word in enumerate(words))
+    assert fingerprint(document(spaced)) == fingerprint(document(" ".join(words)))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5])
+def test_the_share_held_out_is_near_the_one_asked(share: float) -> None:
+    num_groups = 5000
+    taken = sum(is_held_out(f"group-{i}", share) for i in range(num_groups))
+    five_sigma = 5 * sqrt(share * (1 - share) * num_groups)
+    assert abs(taken - share * num_groups) < five_sigma
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_share_only_adds_groups(group: str, one: float, two: float) -> None:
+    low, high = sorted((one, two))
+    assert is_held_out(group, high) or not is_held_out(group, low)
+    assert is_held_out(group, 1.0)
+    assert not is_held_out(group, 0.0)

@@ -1,0 +1,95 @@
+"""Packs in an order that a resumed run can find again without any state."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import skip_first_batches
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from polyclinic.corpus.tables import PACKS, read_rows, write_table
+from polyclinic.errors import DataError
+from polyclinic.train.packs import Packs, PackSampler, collate
+
+counts = st.integers(1, 30)
+seeds = st.integers(0, 2**31 - 1)
+FEW = settings(max_examples=50, deadline=None)
+
+
+def written(folder: Path, sizes: tuple[int, ...], length: int = 4) -> Path:
+    """Write shards whose numbers say where they stand: row r holds r * length, r * length + 1, ..."""
+    (folder / "packs.json").write_text(json.dumps({"languages": ["en"], "pack_tokens": length}), "utf-8")
+    row = 0
+    for shard, size in enumerate(sizes):
+        numbers = [list(range((row + i) * length, (row + i + 1) * length)) for i in range(size)]
+        rows = [{name: [n % 100 for n in values] for name in PACKS.names} for values in numbers]
+        write_table(folder / f"packs-{shard:05d}.parquet", PACKS, rows)
+        row += size
+    return folder
+
+
+@FEW
+@given(counts, st.integers(1, 4), seeds)
+def test_each_pass_draws_every_pack_once(num_packs: int, passes: int, seed: int) -> None:
+    drawn = list(PackSampler(num_packs, passes * num_packs, seed))
+    for start in range(0, len(drawn), num_packs):
+        assert sorted(drawn[start : start + num_packs]) == list(range(num_packs))
+
+
+@FEW
+@given(counts, st.integers(1, 90), st.data())
+def test_a_shorter_run_draws_the_beginning_of_a_longer_one(num_packs: int, total: int, data: st.DataObject) -> None:
+    part = data.draw(st.integers(0, total))
+    whole = list(PackSampler(num_packs, total, seed=5))
+    assert list(PackSampler(num_packs, part, seed=5)) == whole[:part]
+    assert len(whole) == len(PackSampler(num_packs, total, seed=5)) == total
+
+
+@FEW
+@given(st.integers(12, 40), seeds, seeds)
+def test_seeds_and_passes_have_orders_of_their_own(num_packs: int, seed: int, other: int) -> None:
+    first = list(PackSampler(num_packs, 2 * num_packs, seed))
+    assert first[:num_packs] != first[num_packs:]
+    assert (seed == other) == (first == list(PackSampler(num_packs, 2 * num_packs, other)))
+
+
+def test_skipping_batches_is_continuing(packed: Path) -> None:
+    packs = Packs(packed)
+
+    def loader() -> DataLoader:
+        return DataLoader(packs, batch_size=3, sampler=PackSampler(len(packs), 30, 1), collate_fn=collate)
+
+    whole, rest = list(loader()), list(skip_first_batches(loader(), 4))
+    assert len(rest) == len(whole) - 4
+    for a, b in zip(whole[4:], rest, strict=True):
+        assert all(a[name].equal(b[name]) for name in PACKS.names)
+
+
+def test_packs_are_the_rows_of_the_files(packed: Path) -> None:
+    packs = Packs(packed)
+    rows = [row for path in sorted(packed.glob("packs-*.parquet")) for row in read_rows(path)]
+    assert len(packs) == len(rows) > 1
+    for index, row in enumerate(rows):
+        assert {name: column.tolist() for name, column in packs[index].items()} == row
+
+
+def test_shards_follow_each_other_by_name(tmp_path: Path) -> None:
+    packs = Packs(written(tmp_path, (3, 1, 2)))
+    assert [int(packs[i]["input_ids"][0]) for i in range(len(packs))] == [0, 4, 8, 12, 16, 20]
+
+
+def test_a_folder_without_packs_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no packs"):
+        Packs(written(tmp_path, (0,)))
+
+
+def test_a_batch_is_long_tensors_in_the_order_of_its_rows(packed: Path) -> None:
+    packs = Packs(packed)
+    batch = collate([packs[2], packs[0]])
+    assert {t.dtype for t in batch.values()} == {torch.int64}
+    for name in PACKS.names:
+        assert np.array_equal(batch[name].numpy(), np.stack([packs[2][name], packs[0][name]]))
