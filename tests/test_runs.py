@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,20 @@ def fill(folder: Path) -> dict[str, Any]:
     return {"files": len(CONTENT)}
 
 
+def half(folder: Path) -> dict[str, Any]:
+    """Work that leaves one file more than `fill`."""
+    (folder / "half").write_bytes(b"half")
+    return fill(folder)
+
+
 def idle(folder: Path) -> dict[str, Any]:
     raise AssertionError("a finished step was done again")
 
 
 def content(folder: Path) -> dict[str, bytes]:
+    """Return what a step made: its files without manifest and scratch."""
     found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    return {name: data for name, data in found.items() if name != "manifest.json"}
+    return {n: data for n, data in found.items() if n != "manifest.json" and not n.startswith(runs.SCRATCH)}
 
 
 def do(path: Path, key: Any = 1, work: Callable[[Path], Any] = fill) -> bool:
@@ -56,6 +63,7 @@ def test_a_step_publishes_its_files_with_their_digests(tmp_path: Path) -> None:
     assert manifest["outputs"] == {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()}
     assert (manifest["step"], manifest["facts"]) == ("step", {"files": 3})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.lock", "step"]
+    assert not (tmp_path / "step" / runs.SCRATCH).exists()
 
 
 def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
@@ -66,7 +74,7 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_a_changed_key_does_the_step_again_and_leaves_nothing_of_the_old(tmp_path: Path) -> None:
-    do(tmp_path, 1, lambda f: fill(f) and ((f / "old").touch() or {}))
+    do(tmp_path, 1, half)
     assert do(tmp_path, 2)
     assert content(tmp_path / "step") == CONTENT
     assert not do(tmp_path, 2, idle)
@@ -132,9 +140,7 @@ with RunFolder.open(Path({str(tmp_path)!r})) as run:
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
     assert not (tmp_path / "step").exists()
-    found = []
-    assert do(tmp_path, key, lambda f: found.extend(p.name for p in f.glob("half")) or fill(f))
-    assert bool(found) is kept
+    assert do(tmp_path, key)
     assert ("half" in content(tmp_path / "step")) is kept
 
 
@@ -148,6 +154,29 @@ def test_work_that_fails_publishes_nothing_and_can_be_taken_up(tmp_path: Path) -
     assert not (tmp_path / "step").exists()
     assert do(tmp_path, work=lambda f: {"found": sorted(content(f))})
     assert content(tmp_path / "step") == CONTENT
+
+
+def test_scratch_outlives_a_kill_at_any_call_until_the_step_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints lie there: hours of training must not hang on the seconds that sealing takes."""
+
+    def train(folder: Path) -> dict[str, Any]:
+        (folder / runs.SCRATCH / "checkpoint").touch()
+        return fill(folder)
+
+    for crash_at in range(99):
+        run = tmp_path / str(crash_at)
+        with watched(monkeypatch, crash_at) as calls, suppress(Crash):
+            do(run, work=train)
+        if (run / "step").exists():
+            break
+        begun = any(call[0] == "fsync" and Path(call[1]).parent.name == ".work-step" for call in calls)
+        do(run, work=lambda folder: {"kept": (folder / runs.SCRATCH / "checkpoint").exists()})
+        assert RunFolder(run).manifest("step")["facts"] == {"kept": True} or not begun
+    assert crash_at > len(CONTENT)
+    do(run, work=idle)
+    assert not (run / "step" / runs.SCRATCH).exists()
 
 
 # Crash safety: the order of calls, and a crash before every one of them
@@ -175,17 +204,19 @@ def watched(patch: pytest.MonkeyPatch, crash_at: int | None = None) -> Iterator[
 
         return call
 
+    def act_on_handle(handle: int) -> None:
+        note("fsync", str(Path(f"/proc/self/fd/{handle}").readlink()))
+        sync(handle)
+
     with patch.context() as patched:
-        patched.setattr(os, "fsync", lambda fd: (note("fsync", os.readlink(f"/proc/self/fd/{fd}")), sync(fd))[1])
+        patched.setattr(os, "fsync", act_on_handle)
         patched.setattr(os, "rename", act("rename", rename))
         patched.setattr(os, "replace", act("rename", replace))
         patched.setattr(os, "unlink", act("unlink", remove))
         yield seen
 
 
-def test_a_file_is_written_as_temp_fsync_rename_fsync_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_written_as_temp_fsync_rename_fsync_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with watched(monkeypatch) as calls:
         write_bytes(tmp_path / "x.json", b"1")
     temporary = calls[0][1]
@@ -224,7 +255,7 @@ def test_a_crash_before_any_call_leaves_the_old_step_or_none_or_the_new_one(
     for crash_at in range(99):
         run = tmp_path / str(crash_at)
         if older:
-            do(run, 1, lambda f: ((f / "old").write_bytes(b"old"), {})[1])
+            do(run, 1, half)
         crashed = False
         with watched(monkeypatch, crash_at):
             try:
@@ -233,14 +264,14 @@ def test_a_crash_before_any_call_leaves_the_old_step_or_none_or_the_new_one(
                 crashed = True
         if (run / "step").exists():
             assert damaged(run / "step") is None
-            assert content(run / "step") in ({"old": b"old"}, CONTENT)
+            assert content(run / "step") in ({**CONTENT, "half": b"half"}, CONTENT)
         outcomes.add(frozenset(content(run / "step")) if (run / "step").exists() else None)
         do(run, 2)
         assert content(run / "step") == CONTENT
         if not crashed:
             break
     assert not crashed
-    assert outcomes == {None, frozenset(CONTENT)} | ({frozenset({"old"})} if older else set())
+    assert outcomes == {None, frozenset(CONTENT)} | ({frozenset([*CONTENT, "half"])} if older else set())
 
 
 def test_what_a_killed_publish_left_is_cleared_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,10 +283,15 @@ def test_what_a_killed_publish_left_is_cleared_by_the_next(tmp_path: Path, monke
             raise Crash
         rename(source, target, **rest)
 
-    with monkeypatch.context() as patched, pytest.raises(Crash):
+    with monkeypatch.context() as patched:
         patched.setattr(os, "rename", die_between)
-        do(tmp_path, 2)
+        with pytest.raises(Crash):
+            do(tmp_path, 2)
+    assert (tmp_path / ".old-step").exists()
     assert do(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.lock", "step"]
+    (tmp_path / ".old-step" / "sub").mkdir(parents=True)  # killed while it was being deleted
+    assert do(tmp_path, 3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.lock", "step"]
 
 

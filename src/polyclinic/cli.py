@@ -117,18 +117,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = _dispatch(argv)
-        sys.stdout.flush()
-        return code
+        try:
+            return _dispatch(argv)
+        finally:  # also after --help, which ends in SystemExit
+            sys.stdout.flush()
     except PolyclinicError as err:
         return _fail(err)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 141
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command to go on\n")
         return 130
     except OSError as err:
+        _drop_stdout()
         what = (err.strerror or type(err).__name__).lower()
         return _fail(DiskError(err.filename or PROGRAM, what, "check space and permissions, then run again"))
     except Exception as err:
@@ -136,6 +138,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         what = f"{type(err).__name__}: {str(err)[:200]}"
         return _fail(PolyclinicError(PROGRAM, what, "a fault of ours: POLYCLINIC_DEBUG=1 shows where"))
+
+
+def _drop_stdout() -> None:
+    """Keep the interpreter from complaining at its end about what stdout did not take."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(err: PolyclinicError) -> int:

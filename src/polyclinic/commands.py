@@ -82,6 +82,8 @@ def cmd_corpus_inspect(arguments: Namespace) -> int:
 
 def cmd_upcycle_build(arguments: Namespace) -> int:
     """Build a mixture from the command line."""
+    _not_inside(arguments.out, [arguments.dense])
+
     from polyclinic.families import fifty
     from polyclinic.moe.checkpoint import resolve
     from polyclinic.recipe import UpcycleSection
@@ -89,7 +91,6 @@ def cmd_upcycle_build(arguments: Namespace) -> int:
     from polyclinic.upcycle.build import build
 
     dense = resolve(arguments.dense)
-    _not_inside(arguments.out, [str(dense)])
     section = UpcycleSection(families=arguments.families, last_layers=arguments.last_layers, top_k=arguments.top_k)
     if arguments.out.exists() and damaged(arguments.out) is None:
         raise UsageError(arguments.out, "holds a finished checkpoint", "choose another folder")
@@ -103,7 +104,7 @@ def cmd_upcycle_build(arguments: Namespace) -> int:
 
 
 def cmd_upcycle_verify(arguments: Namespace) -> int:
-    """Run both proofs again."""
+    """Run the proofs again."""
     from polyclinic.moe.verify import verify
 
     facts = verify(arguments.dense, arguments.moe, 0)
@@ -112,16 +113,17 @@ def cmd_upcycle_verify(arguments: Namespace) -> int:
 
 def cmd_train_run(arguments: Namespace) -> int:
     """Train a mixture on a packed folder."""
+    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.packs)])
+
     from polyclinic.console import ConsoleProgress
     from polyclinic.recipe import MoeTrainingSection
     from polyclinic.runs import RunFolder, sha256_file
     from polyclinic.train.run import train_mixture
 
-    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.packs)])
     section = MoeTrainingSection(steps=arguments.steps, learning_rate=arguments.lr)
     progress = ConsoleProgress(sys.stderr)
     packs = {p.name: sha256_file(p) for p in sorted(arguments.packs.glob("packs*"))}
-    key = {"train": section.model_dump(), "packs": packs, "checkpoint": str(arguments.checkpoint)}
+    key = {"train": section.model_dump(), "packs": packs, "checkpoint": _weights(arguments.checkpoint)}
     with RunFolder.open(arguments.out) as run:
         run.step("train", key, lambda f: train_mixture(section, arguments.checkpoint, arguments.packs, f, 0, progress))
     folder = arguments.out / "train"
@@ -137,12 +139,13 @@ def _not_inside(out: Path, inputs: Sequence[str | None]) -> None:
 
 def cmd_analyse_run(arguments: Namespace) -> int:
     """Route the held-out text of a built corpus through a mixture."""
+    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
+
     from polyclinic.analyse.run import run
     from polyclinic.console import ConsoleProgress
     from polyclinic.recipe import AnalyseSection
     from polyclinic.runs import RunFolder, read_json
 
-    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
     section, corpus = AnalyseSection(), built_corpus(arguments.corpus)
     key = {"analyse": section.model_dump(), **_digests(arguments.checkpoint, corpus)}
     documents, progress = _documents(corpus), ConsoleProgress(sys.stderr)
@@ -158,6 +161,8 @@ def cmd_analyse_run(arguments: Namespace) -> int:
 
 def cmd_evaluate_run(arguments: Namespace) -> int:
     """Ask one checkpoint the exams of a built corpus, and measure its held-out loss."""
+    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
+
     from polyclinic.console import ConsoleProgress
     from polyclinic.corpus.tables import read_rows
     from polyclinic.evaluate.run import run
@@ -165,7 +170,6 @@ def cmd_evaluate_run(arguments: Namespace) -> int:
     from polyclinic.records import Question
     from polyclinic.runs import RunFolder, read_json
 
-    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
     section, corpus = EvaluateSection(), built_corpus(arguments.corpus)
     key = {"evaluate": section.model_dump(), **_digests(arguments.checkpoint, corpus)}
     questions = [Question.from_row(row) for row in read_rows(corpus / "questions.parquet")]
@@ -198,8 +202,14 @@ def _documents(corpus: Path) -> Any:
 
 def _digests(checkpoint: Path, corpus: Path) -> dict[str, str]:
     """Return digests of what a checkpoint and a corpus hold."""
+    from polyclinic.runs import sha256_file
+
+    return {**_weights(checkpoint), "corpus": sha256_file(corpus / "card.json")}
+
+
+def _weights(checkpoint: Path) -> dict[str, str]:
+    """Return digests of a checkpoint's files, which decide a step that starts from it."""
     from polyclinic.runs import MANIFEST, sha256_file
 
     files = sorted(p for p in checkpoint.glob("*") if p.suffix in (".safetensors", ".json"))
-    found = {p.name: sha256_file(p) for p in files if p.name != MANIFEST}
-    return {**found, "corpus": sha256_file(corpus / "card.json")}
+    return {p.name: sha256_file(p) for p in files if p.name != MANIFEST}

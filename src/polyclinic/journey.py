@@ -51,6 +51,7 @@ class Journey:
         self._recipe, self._run, self._progress = recipe, run, progress
         self._versions = versions()
         self._preset = load_preset(recipe.upcycle.families)
+        self._names: list[str] = []  # steps of this recipe, in order
         self._did: list[str] = []
 
     def walk(self) -> Summary:
@@ -79,6 +80,7 @@ class Journey:
             self._progress.stage(name, what)
             return dict(work(folder))
 
+        self._names.append(name)
         everything = {"step": name, "versions": self._versions, "seed": self._recipe.seed, **inputs}
         if self._run.step(name, everything, announced):
             self._did.append(name)
@@ -109,8 +111,13 @@ class Journey:
             if damaged(folder) is not None:
                 raise DataError(base.run, "holds no finished base", "name a run folder whose base step is done")
             named = folder / "parent.json"
-            return Path(read_json(named)["path"]) if named.is_file() else folder
+            parent = Path(read_json(named)["path"]) if named.is_file() else folder
+            if not parent.is_dir():
+                raise DataError(base.run, f"its base {parent} is no longer there", "name the checkpoint itself")
+            return parent
         if base.checkpoint is not None:
+            if Path(base.checkpoint).is_dir():  # a finished run costs no torch
+                return Path(base.checkpoint)
             from polyclinic.moe.checkpoint import resolve
 
             return resolve(base.checkpoint)
@@ -173,8 +180,9 @@ class Journey:
         def work(folder: Path) -> Mapping[str, Any]:
             parent = self._parent()
             if section.from_scratch is None or parent is not None:
-                write_json(folder / "parent.json", {"path": str(parent)})
-                return {"parent": str(parent)}
+                path = str(parent and parent.resolve())
+                write_json(folder / "parent.json", {"path": path})
+                return {"parent": path}
             from polyclinic.train.run import train_base
 
             paths = (self._folder("tokenizer"), self._folder("packed"))
@@ -252,7 +260,7 @@ class Journey:
         """Join the fragments, write the run's manifest, and sum up in five lines."""
         from polyclinic import summary
 
-        facts = {name: self._run.manifest(name)["facts"] for name in STEPS}
+        facts = {name: self._run.manifest(name)["facts"] for name in self._names}
         html, lines = summary.report(self._recipe, self._run.path, facts)
         path = self._run.path / REPORT
         if self._did or not path.is_file() or path.read_text("utf-8") != html:
@@ -265,15 +273,12 @@ class Journey:
         manifest = {
             "recipe": self._recipe.model_dump(),
             "versions": self._versions,
-            "steps": {name: sha256_file(self._folder(name) / MANIFEST) for name in STEPS},
+            "steps": {name: sha256_file(self._folder(name) / MANIFEST) for name in self._names},
             "report": sha256_file(self._run.path / REPORT),
         }
         path = self._run.path / MANIFEST
         if self._did or not path.is_file() or read_json(path) != manifest:
             write_json(path, manifest)
-
-
-STEPS = ("corpus", "tokenizer", "packed", "base", "upcycle", "train", "analyse", "evaluate")
 
 
 def _preset_facts(preset: Preset) -> list[tuple[str, tuple[str, ...]]]:

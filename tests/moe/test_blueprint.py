@@ -1,5 +1,6 @@
 """Dense config in, config of the native mixture out, read by the stock classes."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def dense_config(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 def on_meta(config: dict[str, Any]) -> PreTrainedModel:
-    with torch.device("meta"):
+    with warnings.catch_warnings(action="ignore"), torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
 
 

@@ -98,7 +98,7 @@ def test_a_folder_with_code_of_its_own_is_refused_and_the_code_is_not_run(single
 def test_a_missing_shard_is_named(sharded: Path) -> None:
     gone = sorted(sharded.glob("model-*.safetensors"))[1]
     gone.unlink()
-    assert gone.name in refusal(lambda: load_model(sharded))
+    assert f"{gone.name}: the index names it, it is not there" in refusal(lambda: load_model(sharded))
 
 
 def test_an_index_that_names_an_absent_tensor_is_refused(sharded: Path) -> None:

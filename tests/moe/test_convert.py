@@ -1,6 +1,10 @@
 """Dense tensors into a native mixture: copies where there is a parent, seeded draws where there is none."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,9 +123,9 @@ def test_small_shards_hold_the_same_tensors_within_the_limit(
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
     assert index["metadata"]["total_size"] == sum(t.nbytes for t in whole.values())
     assert {name: path.name for name, path in tensor_files(out).items()} == index["weight_map"]
-    for path in out.glob("*.safetensors"):
-        held = load_file(path)
-        assert len(held) == 1 or sum(t.nbytes for t in held.values()) <= limit
+    shards = [[t.nbytes for t in load_file(path).values()] for path in sorted(out.glob("*.safetensors"))]
+    assert all(len(sizes) == 1 or sum(sizes) <= limit for sizes in shards)
+    assert all(sum(one) + sum(other) > limit for one, other in pairwise(shards))
 
 
 def test_a_sharded_parent_gives_the_same_mixture_as_a_single_file(kind: str, dense: Any, tmp_path: Path) -> None:
@@ -135,22 +139,13 @@ def test_a_sharded_parent_gives_the_same_mixture_as_a_single_file(kind: str, den
 
 
 def test_planning_reads_headers_only(parent: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Headers:
-        """A safetensors file whose data may not be read."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.file = safe_open(*args, **kwargs)
-
-        def __enter__(self) -> "Headers":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def get_slice(self, name: str) -> Any:
-            return self.file.get_slice(name)
+    @contextmanager
+    def headers(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        with safe_open(*args, **kwargs) as file:
+            yield SimpleNamespace(get_slice=file.get_slice)
 
     expected = plan_tensors(parent, read_config(parent), mixture_of(kind))
-    monkeypatch.setattr(convert, "safe_open", Headers)
+    monkeypatch.setattr(convert, "safe_open", headers)
     assert plan_tensors(parent, read_config(parent), mixture_of(kind)) == expected
 
 

@@ -1,5 +1,6 @@
 """Batches of texts of unequal length: none lost, none wide, padding without effect."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def test_batches_go_from_short_rows_to_long_and_none_could_take_the_next_row(siz
     found = list(batches([range(n) for n in sizes]))
     order = [sizes[i] for batch in found for i in batch]
     assert order == sorted(order)
-    for batch, following in zip(found, found[1:], strict=False):
+    for batch, following in pairwise(found):
         assert (len(batch) + 1) * sizes[following[0]] > BATCH_TOKENS
 
 

@@ -4,13 +4,13 @@ import hashlib
 from pathlib import Path
 
 import pytest
-import small
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import small
 from polyclinic.corpus.pack import load_tokenizer
 from polyclinic.recipe import ScratchSection
 from polyclinic.train.base import END, PAD, new_model, train_tokenizer

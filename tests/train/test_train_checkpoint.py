@@ -103,7 +103,7 @@ def test_all_three_generators_go_on_where_they_stood(trained: Trained, tmp_path:
     folder = trained.save(tmp_path, 1)
 
     def draws() -> list[float]:
-        ours = [random.random(), random.gauss(0, 1)]
+        ours = [random.random(), random.gauss(0, 1)]  # noqa: S311
         return [torch.rand(1).item(), *ours, np.random.random(), np.random.standard_normal()]
 
     expected = draws()
@@ -153,11 +153,11 @@ def test_one_flipped_bit_anywhere_hands_over_to_the_older_one(trained: Trained, 
     older, newer = trained.save(tmp_path, 1), trained.save(tmp_path, 2)
     assert checkpoint.latest(tmp_path) == (newer, [])
     untouched = (newer / name).read_bytes()
-    draw = random.Random(name)
+    draw = np.random.default_rng(list(name.encode()))
     for _ in range(6):
         # In the manifest, the bits that say what the other files hold; its step is there to be read by people.
         first = untouched.index(b"outputs") if name == "manifest.json" else 0
-        flip_bit(newer / name, draw.randrange(first, len(untouched) - 1))
+        flip_bit(newer / name, int(draw.integers(first, len(untouched) - 1)))
         assert checkpoint.latest(tmp_path) == (older, [newer])
         (newer / name).write_bytes(untouched)
 

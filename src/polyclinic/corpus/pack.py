@@ -54,7 +54,7 @@ class Pack:
     labels: "array[int]" = field(default_factory=lambda: array("i"))
     position_ids: "array[int]" = field(default_factory=lambda: array("i"))
     language_ids: "array[int]" = field(default_factory=lambda: array("h"))
-    family_ids: "array[int]" = field(default_factory=lambda: array("b"))
+    family_ids: "array[int]" = field(default_factory=lambda: array("h"))
 
     def extend(self, tokens: Sequence[int], labels: Sequence[int], language_id: int, family_id: int) -> None:
         """Append one document, or a piece of one, as a unit of its own."""

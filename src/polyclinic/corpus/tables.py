@@ -47,7 +47,7 @@ PACKS = pa.schema(
         ("labels", pa.list_(pa.int32())),  # -100: no loss on this token
         ("position_ids", pa.list_(pa.int32())),  # restarts at 0 with every document
         ("language_ids", pa.list_(pa.int16())),  # index into the manifest's languages, -1: padding
-        ("family_ids", pa.list_(pa.int8())),  # expert of the language's family, -1: unknown
+        ("family_ids", pa.list_(pa.int16())),  # expert of the language's family, -1: unknown
     ]
 )
 

@@ -93,7 +93,7 @@ def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING) -> N
         layer.__class__ = _subclass(_RoutedLayer, type(layer))
     switch = _Switch(Routing(mode))
     model.polyclinic_switch = switch
-    # Not on the model: a wrapper such as peft's calls the model's forward past its hooks.
+    # Not on the model: a wrapper may call the model's forward past its hooks, as older peft does.
     switch.handle = model.get_decoder().register_forward_pre_hook(partial(_resolve_ids, switch), with_kwargs=True)
 
 

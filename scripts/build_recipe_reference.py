@@ -1,0 +1,142 @@
+"""Write the table of recipe keys into docs/recipe.md; a developer's command.
+
+    PYTHONPATH=src python scripts/build_recipe_reference.py
+
+Types, bounds, defaults and descriptions are those of the pydantic models (`polyclinic/recipe.py`),
+read through their JSON schema; the text between two marker lines of the page is replaced. Keys
+whose model says nothing about them are explained in MEANINGS below. `tests/test_docs.py` fails
+where page and models part.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from polyclinic.recipe import Recipe
+
+PAGE = Path(__file__).parents[1] / "docs/recipe.md"
+BEGIN = "<!-- keys: begin, written by scripts/build_recipe_reference.py -->"
+END = "<!-- keys: end -->"
+WIDTH = 110
+
+# Heading and model of each table, in the order of a recipe.
+TABLES = (
+    ("Top level", "Recipe"),
+    ("corpus", "CorpusSection"),
+    ("An entry of corpus.texts or corpus.exams", "Source"),
+    ("base", "BaseSection"),
+    ("A training loop: base.from_scratch and train", "TrainingSection"),
+    ("base.from_scratch, besides the loop", "ScratchSection"),
+    ("upcycle", "UpcycleSection"),
+    ("train, besides the loop", "MoeTrainingSection"),
+    ("analyse", "AnalyseSection"),
+    ("evaluate", "EvaluateSection"),
+)
+LOOP = "TrainingSection"
+WITH_LOOP = ("ScratchSection", "MoeTrainingSection")
+
+NAMES = {"string": "text", "boolean": "true or false", "object": "text by name"}
+SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+# Meanings of keys that have no description in their model.
+MEANINGS = {
+    "Recipe.name": "title of the report",
+    "Recipe.seed": "seed of everything drawn",
+    "Recipe.corpus": "texts and exams",
+    "Recipe.base": "the dense parent",
+    "Recipe.upcycle": "where the experts go",
+    "Recipe.train": "training of the mixture",
+    "Recipe.analyse": "watching the routing",
+    "Recipe.evaluate": "exams and held-out loss",
+    "BaseSection.from_scratch": "train a small base on the corpus",
+    "TrainingSection.schedule": "learning rate after the warm-up",
+    "TrainingSection.warmup_steps": "steps in which the rate rises from 0 to its peak",
+    "TrainingSection.weight_decay": "of AdamW, on matrices only",
+    "TrainingSection.max_gradient_norm": "gradients are clipped to this norm",
+    "ScratchSection.vocab_size": "entries of the vocabulary at most, special tokens included",
+    "ScratchSection.hidden_size": "width of the hidden states",
+    "ScratchSection.intermediate_size": "width inside the feed-forward part, and of an expert",
+    "ScratchSection.num_layers": "decoder layers",
+    "ScratchSection.num_heads": "attention heads, of hidden_size / num_heads each",
+    "ScratchSection.num_kv_heads": "key and value heads; divides num_heads",
+    "AnalyseSection.max_documents_per_language": "held-out documents routed",
+    "AnalyseSection.shuffles": "shuffles that make the null",
+    "EvaluateSection.batch_size": "options scored at once by lm-eval",
+}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of every model by name; the loop's is what both loops share."""
+    whole = Recipe.model_json_schema()
+    found: dict[str, dict[str, Any]] = {**whole["$defs"], "Recipe": whole}
+    one, other = (found[name] for name in WITH_LOOP)
+    shared = {k: v for k, v in one["properties"].items() if other["properties"].get(k) == v}
+    found[LOOP] = {"properties": shared, "required": [k for k in one["required"] if k in shared]}
+    for name in WITH_LOOP:
+        own = {k: v for k, v in found[name]["properties"].items() if k not in shared}
+        found[name] = {**found[name], "properties": own}
+    return found
+
+
+def kind(schema: Mapping[str, Any]) -> str:
+    """Return a JSON schema's type in words, bounds included."""
+    if "anyOf" in schema:  # the default tells that null is allowed
+        return kind(next(s for s in schema["anyOf"] if s.get("type") != "null"))
+    if "$ref" in schema:
+        return "section"
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if schema["type"] == "array":
+        items = "list of entries" if "$ref" in schema["items"] else "list of text"
+        return items + (f", at least {schema['minItems']}" if "minItems" in schema else "")
+    if "pattern" in schema:
+        return f"text, `{schema['pattern']}`"
+    word = NAMES.get(schema["type"], schema["type"])
+    return f"{word} {', '.join(f'{sign} {schema[key]:.10g}' for key, sign in SIGNS.items() if key in schema)}".strip()
+
+
+def default(key: str, schema: Mapping[str, Any], required: Iterable[str]) -> str:
+    """Return what holds where a key is left out."""
+    if key in required:
+        return "needed"
+    value = schema["default"]
+    if isinstance(value, dict) and value:
+        return "as below"
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+def row(model: str, key: str, schema: Mapping[str, Any], required: Iterable[str]) -> str:
+    """Return a key's line; raises ValueError where its meaning is told nowhere or twice."""
+    told, here = schema.get("description"), MEANINGS.get(f"{model}.{key}")
+    if "$ref" in schema or schema.get("anyOf", [{}])[0].get("$ref"):
+        told = None  # the docstring of the section's class
+    if (told is None) == (here is None):
+        raise ValueError(f"{model}.{key} needs one meaning: in its model or in MEANINGS")
+    line = f"| `{key}` | {kind(schema)} | {default(key, schema, required)} | {told or here} |"
+    if len(line) > WIDTH:
+        raise ValueError(f"{model}.{key}: {len(line)} characters, {WIDTH} fit")
+    return line
+
+
+def reference() -> str:
+    """Return all tables as Markdown."""
+    lines: list[str] = []
+    known = schemas()
+    for heading, model in TABLES:
+        schema = known[model]
+        lines += [f"### {heading}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        lines += [row(model, key, value, schema.get("required", ())) for key, value in schema["properties"].items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def rewritten(text: str) -> str:
+    """Return the page with its table of keys made anew."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rewritten(PAGE.read_text("utf-8")), "utf-8")

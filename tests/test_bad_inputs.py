@@ -1,0 +1,223 @@
+"""Bad input: one line on stderr, the exit code, nothing written.
+
+Each row is one of the list of bad inputs, by its number; 1 to 12 are faults of the command line,
+13 to 26 faults of a recipe.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from polyclinic.cli import main
+
+RECIPE = """\
+name: good
+corpus:
+  texts: [{starter: true}]
+base:
+  from_scratch: {steps: 1}
+train:
+  steps: 1
+"""
+FAMILIES = """\
+name: mine
+families:
+  - {name: north, languages: [en]}
+  - {name: north, languages: [fr]}
+"""
+# Every level repeats the one below nine times: 9 ** 9 words if it were built.
+BOMB = "a0: &a0 [word]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+LINE = re.compile(r"error: (?P<where>\S.*?): (?P<what>\S.*); (?P<try>\S.*)\n")
+TRAIN = ["train", "run", "checkpoint", "--packs", "packs", "--out", "out"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder with a good recipe, and leave the process as it was."""
+    (tmp_path / "good.yaml").write_text(RECIPE)
+    (tmp_path / "families.yaml").write_text(FAMILIES)
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, os.environ.get(name, "false"))
+    monkeypatch.delenv("POLYCLINIC_UNSET", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int]]:
+    stats = {str(p): p.stat() for p in folder.rglob("*")}
+    return {name: (s.st_size, s.st_mtime_ns) for name, s in stats.items()}
+
+
+def refusal(argv: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command that must fail; returns its exit code and its one line."""
+    before = listing(folder)
+    code = main(argv)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert LINE.fullmatch(said.err), said.err
+    assert listing(folder) == before
+    assert not (folder / "out").exists()
+    return code, said.err
+
+
+USAGE = {
+    "1 unknown command": (["frobnicate"], "unknown command 'frobnicate'"),
+    "1 unknown action": (["corpus", "bild"], "did you mean 'build'?"),
+    "1 no command": ([], "a command is missing"),
+    "2 misspelt option": (["languages", "--prest", "apollo"], "'--prest'; did you mean --preset?"),
+    "2 misspelt required option": (["run", "good.yaml", "--ot", "out"], "'--ot'; did you mean --out?"),
+    "3 missing required option": (["run", "good.yaml"], "required: --out"),
+    "3 missing required argument": (["run", "--out", "out"], "required: RECIPE"),
+    "3 missing value": (["run", "good.yaml", "--out"], "--out: expected one argument"),
+    "4 option twice": (["run", "good.yaml", "--out", "out", "--out", "other"], "--out stands twice"),
+    "4 override twice": (["check", "good.yaml", "--set", "seed=1", "--set", "seed=2"], "seed stands twice"),
+    "5 negative steps": ([*TRAIN, "--steps", "-5"], "--steps: '-5' is not a whole number"),
+    "5 steps of zero": ([*TRAIN, "--steps=0"], "--steps: '0' is not a whole number"),
+    "6 --lr abc": ([*TRAIN, "--steps", "1", "--lr", "abc"], "--lr: 'abc' is not a finite number"),
+    "7 --lr nan": ([*TRAIN, "--steps", "1", "--lr", "nan"], "--lr: 'nan' is not a finite number"),
+    "7 --lr inf": ([*TRAIN, "--steps", "1", "--lr", "inf"], "--lr: 'inf' is not a finite number"),
+    "8 unknown language xq": (["languages", "xq"], "unknown language 'xq'; did you mean"),
+    "9 family name twice": (["languages", "--preset", "families.yaml"], "two families are named 'north'"),
+    "10 output is the input": (["run", "good.yaml", "--out", "."], "'.' is also an input"),
+    "10 output is the input by another name": (
+        ["corpus", "build", "good.yaml", "--set", "corpus.root=a", "--out", "b/../a/"],
+        "is also an input",
+    ),
+    "10 output is the checkpoint": (["train", "run", "a", "--packs", "b", "--steps=1", "--out=./a"], "also an input"),
+    "11 argument bytes": (["languages", b"\xff".decode("utf-8", "surrogateescape")], "an argument is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("argv", "words"), USAGE.values(), ids=USAGE)
+def test_a_fault_of_the_command_line_is_one_line_and_2(
+    argv: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = refusal(argv, folder, capsys)
+    assert (code, words in line) == (2, True), line
+
+
+def text(lines: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(lines)
+
+
+def data(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def hundred_megabytes(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 100_000_000)
+
+
+CONFIG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "13 missing file": (lambda path: None, "no such file"),
+    "14 folder instead of file": (Path.mkdir, "is a folder"),
+    "15 empty file": (text(""), "the file is empty"),
+    "15 blank file": (text(" \n\n"), "the file is empty"),
+    "16 tab indent": (text(RECIPE.replace("  texts", "\ttexts")), "bad.yaml:3: found character '\\t'"),
+    "17 duplicate key": (text(RECIPE + "name: again\n"), "bad.yaml:8: the key 'name' stands twice"),
+    "18 unknown key": (text(RECIPE + "upcicle: {}\n"), "unknown key 'upcicle'; did you mean 'upcycle'?"),
+    "18 unknown key inside": (text(RECIPE + "  stepps: 1\n"), "unknown key 'train.stepps'; did you mean 'steps'?"),
+    "19 a language that is false": (
+        text(RECIPE.replace("texts:", "languages: [false]\n  texts:")),
+        "'corpus.languages.0': Input should be a valid string, given False",
+    ),
+    "20 learning rate as text": (
+        text(RECIPE + "  learning_rate: '1e-4'\n"),
+        "'train.learning_rate': Input should be a valid number, given '1e-4'; remove the quotes",
+    ),
+    "21 not a number": (text(RECIPE + "  learning_rate: .nan\n"), "bad.yaml:8: .nan is not a finite number"),
+    "21 infinity": (text(RECIPE + "  weight_decay: -.inf\n"), "bad.yaml:8: -.inf is not a finite number"),
+    "21 nan as a word": (text(RECIPE + "  learning_rate: NaN\n"), "'train.learning_rate'"),
+    "21 too large for a float": (text(RECIPE + "  learning_rate: 1e999\n"), "1e999 is not a finite number"),
+    "22 python tag": (text(RECIPE + "seed: !!python/object/apply:os.mkdir ['out']\n"), "is not allowed"),
+    "23 alias bomb": (text(BOMB), "the alias *a0 is not allowed"),
+    "24 100 MB": (hundred_megabytes, "100000000 bytes, the limit is 1000000"),
+    "25 byte order mark": (data(b"\xef\xbb\xbf" + RECIPE.encode()), "starts with a byte order mark"),
+    "25 UTF-16": (data(RECIPE.encode("utf-16")), "starts with a byte order mark"),
+    "25 UTF-16 without a mark": (data(RECIPE.encode("utf-16-le")), "not YAML"),
+    "25 Latin-1": (data(RECIPE.replace("good", "g\u00fct").encode("latin-1")), "byte 7 is not UTF-8"),
+    "26 unset variable": (
+        text(RECIPE.replace("texts:", "root: ${POLYCLINIC_UNSET}/x\n  texts:")),
+        "corpus.root uses ${POLYCLINIC_UNSET}, which is not set; export POLYCLINIC_UNSET=...",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", [["run"], ["check"], ["corpus", "build"]], ids=" ".join)
+@pytest.mark.parametrize(("make", "words"), CONFIG.values(), ids=CONFIG)
+def test_a_fault_of_a_recipe_is_one_line_naming_the_file_and_3(
+    make: Callable[[Path], object],
+    words: str,
+    command: list[str],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(Path("bad.yaml"))
+    out = [] if command == ["check"] else ["--out", "out"]
+    code, line = refusal([*command, "bad.yaml", *out], folder, capsys)
+    assert (code, words in line) == (3, True), line
+    assert line.startswith("error: bad.yaml")
+
+
+def test_19_norwegian_survives_without_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("no.yaml").write_text(RECIPE.replace("texts:", "languages: [no, en]\n  texts:"))
+    assert main(["check", "no.yaml"]) == 0
+    assert '"no"' in capsys.readouterr().out
+    assert main(["check", "good.yaml", "--set", "corpus.languages=[en, no]"]) == 0
+    assert '"no"' in capsys.readouterr().out
+
+
+def test_20_a_learning_rate_without_quotes_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("lr.yaml").write_text(RECIPE + "  learning_rate: 1e-4\n")
+    assert main(["check", "lr.yaml"]) == 0
+    assert '"learning_rate": 0.0001' in capsys.readouterr().out
+
+
+def command(argv: list[str | bytes], stdout: int | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run the real command in a process of its own."""
+    program: list[str | bytes] = [sys.executable, "-m", "polyclinic.cli"]
+    return subprocess.run([*program, *argv], stderr=subprocess.PIPE, stdout=stdout, check=False)
+
+
+def test_11_argument_bytes_of_a_real_process(folder: Path) -> None:
+    before = listing(folder)
+    done = command(["run", "good.yaml", "--out", b"out\xff"])
+    assert done.returncode == 2
+    assert LINE.fullmatch(done.stderr.decode())
+    assert listing(folder) == before
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["languages"], ["languages", "--json"], ["check", "good.yaml"], ["--help"], ["run", "--help"], ["--version"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_12_a_closed_pipe_ends_the_command_without_noise(
+    argv: list[str | bytes], unbuffered: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    before = listing(folder)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = command(argv, stdout=writer)
+    finally:
+        os.close(writer)
+    assert done.returncode in (0, 141)
+    assert done.stderr == b""
+    assert listing(folder) == before
+
+
+def test_every_row_of_the_list_has_its_test() -> None:
+    ids = {int(name.split()[0]) for name in [*USAGE, *CONFIG]}
+    assert ids | {12} == set(range(1, 27))

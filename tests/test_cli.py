@@ -1,0 +1,270 @@
+"""The command line: what a shell sees of every ending, and a person of the languages."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import polyclinic
+from polyclinic import cli, commands, errors
+from polyclinic.cli import main
+from polyclinic.families import fifty
+
+RECIPE = "name: small\ncorpus:\n  texts: [{starter: true}]\nbase: {checkpoint: x}\ntrain: {steps: 1}\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in an empty folder, and leave the process as it was."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, os.environ.get(name, "false"))
+    monkeypatch.delenv("POLYCLINIC_DEBUG", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+def ending(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    """Return the code of a command whose work ends with an error."""
+
+    def work(arguments: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(commands, "cmd_languages", work)
+    return main(["languages"])
+
+
+# Endings
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("PolyclinicError", 1), ("UsageError", 2), ("RecipeError", 3), ("DataError", 3), ("CheckpointError", 4),
+        ("DiskError", 5), ("BusyError", 6), ("MissingDependencyError", 6),
+    ],
+)  # fmt: skip
+def test_an_error_is_its_line_and_its_code(
+    name: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(monkeypatch, getattr(errors, name)("here", "what\n  is wrong", "try this")) == code
+    assert capsys.readouterr().err == "error: here: what is wrong; try this\n"
+
+
+def test_a_full_disk_is_5_and_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "run/x.bin")) == 5
+    assert capsys.readouterr().err.startswith("error: run/x.bin: no space left on device; ")
+
+
+def test_a_fault_of_ours_is_1_and_one_line_unless_someone_debugs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(monkeypatch, KeyError("a\nb" * 999)) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("error: polyclinic: KeyError: ")
+    monkeypatch.setenv("POLYCLINIC_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        ending(monkeypatch, ZeroDivisionError())
+
+
+def test_control_c_is_130_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "stopped; run the same command to go on\n"
+
+
+def test_sigterm_is_143_and_unwinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    unwound = []
+
+    def work(arguments: Any) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            unwound.append(True)
+        return 0
+
+    monkeypatch.setattr(commands, "cmd_languages", work)
+    with pytest.raises(SystemExit) as caught:
+        main(["languages"])
+    assert caught.value.code == 143
+    assert unwound
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_full_stdout_is_5_and_one_line(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "polyclinic.cli", "languages"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 5
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_run_folder_in_use_is_6_and_names_its_holder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "r.yaml").write_text(RECIPE)
+    hold = "import sys; from pathlib import Path; from polyclinic.runs import RunFolder\n"
+    hold += "with RunFolder.open(Path('out')): print('held', flush=True); sys.stdin.read()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        assert main(["corpus", "build", "r.yaml", "--out", "out"]) == 6
+        other.kill()
+    assert f"out: in use by pid {other.pid} on " in capsys.readouterr().err
+    assert [p.name for p in (folder / "out").iterdir()] == ["run.lock"]
+
+
+@pytest.mark.parametrize("out", ["notes.txt", "notes.txt/run"])
+def test_a_file_where_a_run_should_go_is_5_and_stays(
+    out: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "r.yaml").write_text(RECIPE)
+    (folder / "notes.txt").write_text("mine")
+    assert main(["corpus", "build", "r.yaml", "--out", out]) == 5
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+# What it says
+
+
+def every_command() -> list[list[str]]:
+    """Return every command and group of the grammar, as words."""
+    found: list[list[str]] = []
+    left: list[tuple[list[str], Any]] = [([], cli.build_parser())]
+    while left:
+        words, parser = left.pop()
+        found.append(words)
+        for action in parser._actions:
+            if isinstance(action.choices, dict):
+                left += [([*words, name], inner) for name, inner in action.choices.items()]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("words", every_command(), ids=lambda words: " ".join(words) or "polyclinic")
+def test_every_command_has_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(" ".join(["usage: polyclinic", *words]))
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("words", every_command(), ids=lambda words: " ".join(words) or "polyclinic")
+def test_every_command_that_works_takes_json(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    parser: Any = cli.build_parser()
+    for word in words:
+        (choices,) = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
+        parser = choices[word]
+    acts = not [a for a in parser._actions if isinstance(a.choices, dict)]
+    assert ("--json" in parser._option_string_actions) is acts
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"polyclinic {polyclinic.__version__}\n"
+
+
+def test_languages_as_json_are_the_languages_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["languages", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["languages"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert sorted(row["code"] for row in found) == sorted(fifty())
+    for row, line in zip(found, printed[1:], strict=False):
+        assert line.startswith(row["code"] + " ")
+        assert row["native name"] in line
+        assert line.rstrip("\u2069").endswith(row["expert"])
+
+
+def test_a_preset_may_be_a_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine.yaml").write_text("name: mine\nfamilies: [{name: a, languages: [no]}, {name: b, languages: [ja]}]")
+    assert main(["languages", "--preset", "mine.yaml", "--json"]) == 0
+    assert [row["expert"] for row in json.loads(capsys.readouterr().out)] == ["0 a", "1 b"]
+
+
+def test_check_prints_the_resolved_recipe_as_one_json_value(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "r.yaml").write_text(RECIPE)
+    assert main(["check", "r.yaml", "--set", "train.steps=9", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["train"]["steps"], printed["upcycle"]["families"]) == (9, "balanced")
+    assert list(folder.iterdir()) == [folder / "r.yaml"]
+
+
+def test_a_built_corpus_is_not_built_again_and_can_be_inspected(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "r.yaml").write_text(RECIPE.replace("texts", "languages: [no, sw]\n  texts"))
+    assert main(["corpus", "build", "r.yaml", "--out", "out"]) == 0
+    before = (folder / "out" / "corpus" / "manifest.json").stat().st_mtime_ns
+    assert main(["corpus", "build", "r.yaml", "--out", "out"]) == 0
+    assert (folder / "out" / "corpus" / "manifest.json").stat().st_mtime_ns == before
+    capsys.readouterr()
+    for name in ("out", "out/corpus"):
+        assert main(["corpus", "inspect", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == json.loads((folder / "out/corpus/card.json").read_text())
+    assert main(["corpus", "inspect", "elsewhere"]) == 3
+
+
+def test_training_is_done_again_where_the_checkpoint_at_its_path_was_exchanged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop itself is a stand-in: what is asked is only whether it was called."""
+    calls = []
+
+    def train_mixture(section: Any, checkpoint: Path, packs: Path, *_: Any) -> dict[str, Any]:
+        calls.append((checkpoint / "model.safetensors").read_bytes())
+        return {}
+
+    monkeypatch.setitem(sys.modules, "polyclinic.train.run", SimpleNamespace(train_mixture=train_mixture))
+    for name in ("packs/packs.json", "dense/model.safetensors"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"one")
+    for weights in (b"one", b"one", b"two"):
+        (folder / "dense" / "model.safetensors").write_bytes(weights)
+        assert main(["train", "run", "dense", "--packs", "packs", "--out", "out", "--steps", "1"]) == 0
+    assert calls == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "result"),
+    [
+        ("analyse", "routing.json", {"layers": []}),
+        ("evaluate", "scores.json", {"exams": {"model": []}, "loss": {"model": {}}}),
+    ],
+)
+def test_a_stage_alone_is_done_again_where_the_checkpoint_at_its_path_was_exchanged(
+    stage: str, file: str, result: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage itself is a stand-in, as above."""
+    calls = []
+
+    def run(section: Any, *rest: Any) -> dict[str, Any]:
+        (out,) = [value for value in rest if isinstance(value, Path) and value.name == f".work-{stage}"]
+        (out / file).write_text(json.dumps(result))
+        calls.append(Path("dense/model.safetensors").read_bytes())
+        return {}
+
+    (folder / "r.yaml").write_text(RECIPE.replace("texts", "languages: [no]\n  texts"))
+    assert main(["corpus", "build", "r.yaml", "--out", "built"]) == 0
+    monkeypatch.setitem(sys.modules, f"polyclinic.{stage}.run", SimpleNamespace(run=run))
+    (folder / "dense").mkdir()
+    for weights in (b"one", b"one", b"two"):
+        (folder / "dense" / "model.safetensors").write_bytes(weights)
+        assert main([stage, "run", "dense", "--corpus", "built", "--out", "out", "--json"]) == 0
+    assert calls == [b"one", b"two"]

@@ -1,0 +1,130 @@
+"""One way for text to look: training, chat template and exams agree in every script."""
+
+import csv
+from importlib.resources import files
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from polyclinic.corpus import starter
+from polyclinic.errors import DataError
+from polyclinic.families import fifty
+from polyclinic.prompts import CHAT_TEMPLATE, exam_prompt, plain_text, segments, words
+from polyclinic.records import Document, Question, Turn
+
+END = "<|endoftext|>"
+WILD = [
+    "{{ 7 }}",
+    "{% raw %}",
+    "{# no #}",
+    "'",
+    '"',
+    "\\",
+    "\\n",
+    "<b>&amp;",
+    "User: ",
+    "\nAssistant:",
+    "\u200c",
+    "ي5 mg",
+    "漢",
+    " ",
+]
+contents = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(WILD)
+dialogues = st.lists(st.builds(Turn, st.sampled_from(["user", "assistant"]), contents), min_size=1, max_size=5)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    empty = Tokenizer(models.WordLevel({END: 0}, unk_token=END))
+    stock = PreTrainedTokenizerFast(tokenizer_object=empty, eos_token=END)
+    stock.chat_template = CHAT_TEMPLATE
+    return stock
+
+
+def rendered(tokenizer: PreTrainedTokenizerFast, turns: list[Turn], ask: bool = False) -> str:
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
+
+
+def trained(turns: list[Turn]) -> str:
+    """Return what a model is trained on, end tokens written out."""
+    return "".join(piece.text + END * piece.ends for piece in segments(turns))
+
+
+@settings(deadline=None, max_examples=50)
+@given(turns=dialogues)
+def test_the_chat_template_writes_what_training_saw(turns: list[Turn], tokenizer: PreTrainedTokenizerFast) -> None:
+    assert rendered(tokenizer, turns) == trained(turns)
+
+
+@pytest.mark.parametrize("code", sorted(fifty()))
+def test_the_chat_template_writes_what_training_saw_in_each_language(
+    code: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for document in starter.documents():
+        if document.language == code:
+            assert rendered(tokenizer, list(document.turns)) == trained(list(document.turns))
+
+
+@settings(deadline=None, max_examples=50)
+@given(turns=dialogues, answer=contents)
+def test_the_generation_prompt_is_where_training_puts_the_answer(
+    turns: list[Turn], answer: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    turns = [*turns, Turn("user", "?")]
+    whole = trained([*turns, Turn("assistant", answer)])
+    assert whole == rendered(tokenizer, turns, ask=True) + f" {answer}{END}"
+
+
+def test_a_dialogue_is_cut_where_loss_begins_and_ends() -> None:
+    pieces = segments([Turn("user", "Why?"), Turn("assistant", "So.")])
+    assert [(p.text, p.answer, p.ends) for p in pieces] == [
+        ("User: Why?", False, False),
+        ("\nAssistant:", False, False),
+        (" So.", True, True),
+    ]
+    assert [tuple(p) for p in segments([Turn("text", "Plain.")])] == [("Plain.", True, True)]
+
+
+def test_a_document_as_plain_text_is_its_template_without_end_tokens() -> None:
+    turns = (Turn("user", "Why?"), Turn("assistant", "So."), Turn("user", "And?"))
+    assert plain_text(Document("1", "en", "s", "l", "g", turns)) == "User: Why?\nAssistant: So.\nUser: And?"
+
+
+def question(language: str, context: str = "") -> Question:
+    return Question("1", language, "s", "l", "g", "test", "Ça ?", ("x", "y"), (0,), context)
+
+
+def test_an_exam_prompt_is_in_the_words_of_its_language() -> None:
+    assert exam_prompt(question("en")) == "Question: Ça ?\nAnswer:"
+    assert exam_prompt(question("en", "A note.")) == "A note.\nQuestion: Ça ?\nAnswer:"
+
+
+@pytest.mark.parametrize("code", sorted(fifty()))
+def test_each_of_the_fifty_languages_has_its_exam_words(code: str) -> None:
+    literals = words()[code]
+    assert set(literals) == {"question", "answer"}
+    assert all(word and word == word.strip() for word in literals.values())
+    assert literals["question"] != literals["answer"]
+    assert exam_prompt(question(code)) == f"{literals['question']}: Ça ?\n{literals['answer']}:"
+
+
+def test_no_other_language_has_the_exam_words_of_english() -> None:
+    english = words()["en"]
+    assert [code for code, row in words().items() if row == english] == ["en"]
+
+
+def test_no_language_stands_twice_in_the_table_of_words() -> None:
+    lines = files("polyclinic").joinpath("data/words.csv").read_text("utf-8").splitlines()
+    rows = list(csv.DictReader(lines))
+    assert len({row["code"] for row in rows}) == len(rows) == len(words())
+    assert all(None not in row and None not in row.values() for row in rows)
+
+
+def test_a_language_without_words_is_an_error_that_names_the_table() -> None:
+    with pytest.raises(DataError, match=r"data/words\.csv.*'xx'") as caught:
+        exam_prompt(question("xx"))
+    assert "Ça" not in str(caught.value)
