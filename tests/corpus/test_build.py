@@ -1,5 +1,6 @@
 """Building: nothing gets lost uncounted, bytes depend on the input alone, held-out groups are whole."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from math import sqrt
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 
 from polyclinic.corpus import starter
 from polyclinic.corpus.build import build, plan, read_documents, wanted_languages
-from polyclinic.corpus.tables import DOCUMENTS, QUESTIONS
+from polyclinic.corpus.tables import DOCUMENTS, QUESTIONS, read_rows
 from polyclinic.errors import DataError, UnknownLanguageError
 from polyclinic.progress import Silent
-from polyclinic.recipe import CorpusSection
+from polyclinic.recipe import CorpusSection, Source
 from polyclinic.records import Document, Question
 from polyclinic.runs import read_json, sha256_file
 
@@ -269,3 +270,19 @@ def test_exam_questions_are_kept_in_order_filtered_and_capped(
     assert [q.id for q in questions] == ["a-en-0", "a-en-1", "a-en-2", "a-ru-0", "a-ru-1", "a-ru-2", "b-en-0"]
     assert facts["questions"] == 7
     assert {(q.options, q.answers, q.context) for q in questions} == {(("x", "y", "z"), (2, 0), "c")}
+
+
+def test_questions_carry_no_direction_marks(tmp_path: Path) -> None:
+    item = {
+        "id": "q",
+        "language": "ar",
+        "question": "\u202eكم\u202c 5 ml؟",
+        "options": ["\u2067نعم\u2069", "لا"],
+        "answer": "A",
+    }
+    (tmp_path / "exam.jsonl").write_text(json.dumps(item), "utf-8")
+    section = CorpusSection(root=str(tmp_path), texts=[Source(starter=True)], exams=[Source(path="exam.jsonl")])
+    (tmp_path / "out").mkdir()
+    build(section, tmp_path / "out", Silent())
+    row = next(read_rows(tmp_path / "out" / "questions.parquet"))
+    assert (row["question"], row["options"]) == ("كم 5 ml؟", ["نعم", "لا"])

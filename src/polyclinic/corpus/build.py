@@ -20,7 +20,7 @@ from polyclinic.corpus import readers, starter
 from polyclinic.corpus.card import write_card
 from polyclinic.corpus.dedup import fingerprint, is_held_out
 from polyclinic.corpus.identify import Identifier, identify
-from polyclinic.corpus.normalise import normalise
+from polyclinic.corpus.normalise import clean_question, normalise
 from polyclinic.corpus.tables import DOCUMENTS, QUESTIONS, batches, read_rows, write_table
 from polyclinic.errors import DataError, PolyclinicError
 from polyclinic.families import fifty
@@ -222,7 +222,7 @@ def _questions(section: CorpusSection, wanted: tuple[str, ...]) -> list[Question
             place = (item.number, question.language)
             if question.language in wanted and (cap is None or taken[place] < cap):
                 taken[place] += 1
-                out.append(question)
+                out.append(clean_question(question))
     return out
 
 

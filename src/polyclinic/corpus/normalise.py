@@ -8,9 +8,12 @@ them.
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from typing import NamedTuple
 
 import pyarrow as pa
+
+from polyclinic.records import Question
 
 LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
@@ -30,6 +33,12 @@ def clean(text: str) -> str:
     # Marks go first: without one between them, a letter and its accent are to be composed.
     text = unicodedata.normalize("NFC", CONTROL.sub("", LINE_ENDS.sub("\n", text)))
     return BREAKS.sub("\n", SPACES.sub(" ", text)).strip()
+
+
+def clean_question(question: Question) -> Question:
+    """Return an exam question with all its text normalised."""
+    options = tuple(clean(option) for option in question.options)
+    return replace(question, question=clean(question.question), options=options, context=clean(question.context))
 
 
 def normalise(batch: pa.RecordBatch) -> Step:
