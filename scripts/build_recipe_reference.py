@@ -20,13 +20,13 @@ BEGIN = "<!-- keys: begin, written by scripts/build_recipe_reference.py -->"
 END = "<!-- keys: end -->"
 WIDTH = 110
 
-# Heading and model of each table, in the order of a recipe.
+# Heading and model of each part of the table, in the order of a recipe.
 TABLES = (
-    ("Top level", "Recipe"),
+    ("top level", "Recipe"),
     ("corpus", "CorpusSection"),
-    ("An entry of corpus.texts or corpus.exams", "Source"),
+    ("an entry of corpus.texts or corpus.exams", "Source"),
     ("base", "BaseSection"),
-    ("A training loop: base.from_scratch and train", "TrainingSection"),
+    ("a training loop: base.from_scratch and train", "TrainingSection"),
     ("base.from_scratch, besides the loop", "ScratchSection"),
     ("upcycle", "UpcycleSection"),
     ("train, besides the loop", "MoeTrainingSection"),
@@ -120,14 +120,16 @@ def row(model: str, key: str, schema: Mapping[str, Any], required: Iterable[str]
 
 
 def reference() -> str:
-    """Return all tables as Markdown."""
-    lines: list[str] = []
+    """Return all keys as one Markdown table; raises ValueError for a model that no part of it shows."""
     known = schemas()
+    unseen = set(known) - {model for _, model in TABLES}
+    if unseen:
+        raise ValueError(f"TABLES lacks {', '.join(sorted(unseen))}")
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for heading, model in TABLES:
         schema = known[model]
-        lines += [f"### {heading}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        lines.append(f"| **{heading}** | | | |")
         lines += [row(model, key, value, schema.get("required", ())) for key, value in schema["properties"].items()]
-        lines.append("")
     return "\n".join(lines)
 
 
@@ -135,7 +137,7 @@ def rewritten(text: str) -> str:
     """Return the page with its table of keys made anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{reference()}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

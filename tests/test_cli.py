@@ -103,15 +103,16 @@ def test_sigterm_is_143_and_unwinds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unwound
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
-def test_a_full_stdout_is_5_and_one_line(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("word", "unbuffered"),
+    [("languages", ""), ("languages", "1"), ("--version", ""), ("--version", "1"), ("--help", "")],
+)
+def test_a_full_stdout_is_5_and_one_line(word: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    command = [sys.executable, "-m", "polyclinic.cli", word]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "polyclinic.cli", "languages"], stdout=full, stderr=subprocess.PIPE, check=False
-        )
-    assert done.returncode == 5
-    assert done.stderr.count(b"\n") == 1
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (5, 1)
 
 
 def test_a_run_folder_in_use_is_6_and_names_its_holder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,13 @@ import polyclinic
 from polyclinic.corpus import build as corpus
 from polyclinic.corpus import pack as packing
 from polyclinic.corpus.tables import read_rows
-from polyclinic.errors import DataError, RecipeError
+from polyclinic.errors import DataError
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
 from polyclinic.recipe import Recipe
 from polyclinic.records import Question
 from polyclinic.runs import MANIFEST, RunFolder, damaged, read_json, sha256_file, write_bytes, write_json
+from polyclinic.upcycle.plan import experts_of, sparse_layers
 
 REPORT = "report.html"
 PINNED = ("torch", "transformers", "tokenizers", "pyarrow", "py3langid", "lm-eval", "numpy")
@@ -298,13 +299,9 @@ def check(recipe: Recipe) -> None:
     """Find what would fail later: presets, languages and inputs; raises the error it would raise."""
     section = recipe.corpus
     wanted = corpus.wanted_languages(section)
-    preset = load_preset(recipe.upcycle.families)
-    if recipe.upcycle.num_experts not in (None, preset.num_experts):
-        what = f"num_experts {recipe.upcycle.num_experts}, but preset '{preset.name}' has {preset.num_experts}"
-        raise RecipeError("upcycle.num_experts", what, "leave it out or choose another preset")
-    if recipe.upcycle.top_k > preset.num_experts:
-        what = f"top_k {recipe.upcycle.top_k} of {preset.num_experts} experts"
-        raise RecipeError("upcycle.top_k", what, f"give 1 to {preset.num_experts}")
+    preset = experts_of(recipe.upcycle)
+    if recipe.base.from_scratch is not None:
+        sparse_layers(recipe.base.from_scratch.num_layers, recipe.upcycle.last_layers)
     for code in wanted:
         preset.expert_of(code)
     corpus.plan(section, section.texts)

@@ -18,7 +18,8 @@ from polyclinic.families import load_preset, preset_names
 from polyclinic.languages import all_languages
 from polyclinic.moe.checkpoint import load_model, read_families
 from polyclinic.recipe import UpcycleSection
-from polyclinic.upcycle.build import build, experts_of, family_facts, sparse_layers
+from polyclinic.upcycle.build import build, family_facts
+from polyclinic.upcycle.plan import experts_of, sparse_layers
 
 Build = Callable[..., Any]
 MIXTURES = {"qwen2": "Qwen2MoeForCausalLM", "qwen3": "Qwen3MoeForCausalLM"}
@@ -231,9 +232,9 @@ def test_a_parent_that_cannot_be_a_mixture_is_refused_before_anything_is_written
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_sparse_layers_are_the_last_ones_in_order(num_layers: int, last: int) -> None:
     if last > num_layers:
-        refusal(lambda: sparse_layers({"num_hidden_layers": num_layers}, last))
+        refusal(lambda: sparse_layers(num_layers, last))
     else:
-        assert sparse_layers({"num_hidden_layers": num_layers}, last) == tuple(range(num_layers))[-last:]
+        assert sparse_layers(num_layers, last) == tuple(range(num_layers))[-last:]
 
 
 @pytest.mark.parametrize("name", preset_names())

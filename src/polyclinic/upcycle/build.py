@@ -5,34 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from polyclinic.errors import RecipeError
-from polyclinic.families import Preset, load_preset
+from polyclinic.families import Preset
 from polyclinic.moe.blueprint import blueprint_for, moe_config
 from polyclinic.moe.checkpoint import COMPANIONS, CONFIG, read_config, write_families
 from polyclinic.moe.convert import Mixture, plan_tensors, write_tensors
 from polyclinic.moe.verify import verify
 from polyclinic.recipe import UpcycleSection
 from polyclinic.runs import write_json
-
-
-def experts_of(section: UpcycleSection) -> Preset:
-    """Return the preset of a recipe; raises RecipeError where numbers contradict each other."""
-    preset = load_preset(section.families)
-    if section.num_experts not in (None, preset.num_experts):
-        what = f"num_experts {section.num_experts}, but preset '{preset.name}' has {preset.num_experts}"
-        raise RecipeError("upcycle", what, "leave num_experts out or choose another preset")
-    if section.top_k > preset.num_experts:
-        what = f"top_k {section.top_k} of {preset.num_experts} experts"
-        raise RecipeError("upcycle", what, f"give top_k 1 to {preset.num_experts}")
-    return preset
-
-
-def sparse_layers(config: dict[str, Any], last_layers: int) -> tuple[int, ...]:
-    """Return the indices of the last layers; raises RecipeError if there are too few."""
-    num_layers = int(config["num_hidden_layers"])
-    if last_layers > num_layers:
-        raise RecipeError("upcycle.last_layers", f"{last_layers} of {num_layers} layers", "give fewer")
-    return tuple(range(num_layers - last_layers, num_layers))
+from polyclinic.upcycle.plan import experts_of, sparse_layers
 
 
 def build(dense: Path, out: Path, section: UpcycleSection, languages: Iterable[str], seed: int) -> dict[str, Any]:
@@ -40,7 +20,7 @@ def build(dense: Path, out: Path, section: UpcycleSection, languages: Iterable[s
     preset = experts_of(section)
     config = read_config(dense)
     blueprint = blueprint_for(config, dense)
-    sparse = sparse_layers(config, section.last_layers)
+    sparse = sparse_layers(int(config["num_hidden_layers"]), section.last_layers)
     mixture = Mixture(sparse, preset.num_experts, section.noise, blueprint.empty_shared_expert, seed)
     planned = plan_tensors(dense, config, mixture)
     write_tensors(planned, dense, out, seed)
