@@ -93,7 +93,8 @@ def kind(schema: Mapping[str, Any]) -> str:
     if "pattern" in schema:
         return f"text, `{schema['pattern']}`"
     word = NAMES.get(schema["type"], schema["type"])
-    return f"{word} {', '.join(f'{sign} {schema[key]:.10g}' for key, sign in SIGNS.items() if key in schema)}".strip()
+    bounds = [f"{sign} {schema[key]:.10g}" for key, sign in SIGNS.items() if key in schema]
+    return f"{word} {', '.join(bounds)}".strip()
 
 
 def default(key: str, schema: Mapping[str, Any], required: Iterable[str]) -> str:
@@ -129,7 +130,8 @@ def reference() -> str:
     for heading, model in TABLES:
         schema = known[model]
         lines.append(f"| **{heading}** | | | |")
-        lines += [row(model, key, value, schema.get("required", ())) for key, value in schema["properties"].items()]
+        required = schema.get("required", ())
+        lines += [row(model, key, value, required) for key, value in schema["properties"].items()]
     return "\n".join(lines)
 
 

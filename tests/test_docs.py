@@ -1,4 +1,4 @@
-"""The documentation says what is there: keys as the models have them, links that lead somewhere, commands that parse."""
+"""The documentation says what is there: keys of the models, links that lead somewhere, commands that work."""
 
 import re
 import runpy
@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.is_file()]
 STAGES = ("corpus", "upcycle", "train", "analyse", "evaluate", "languages", "recipe")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:\$ |    )?(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(polyclinic .+)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -42,10 +43,10 @@ def broken_links(page: Path) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-    """Return the command lines of a page: lines of blocks that begin with the program's name, joined at backslashes."""
+    """Return the command lines of a page's blocks, joined at backslashes."""
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    found = (re.match(r"(?:\$ |    )?(?:[A-Z_]+=\S+ )*((?:\.venv/bin/)?polyclinic .+)", line) for line in lines)
-    return [match.group(1).removeprefix(".venv/bin/") for match in found if match]
+    found = map(COMMAND.match, lines)
+    return [match.group(1) for match in found if match]
 
 
 def parses(command: str) -> bool:
@@ -85,12 +86,13 @@ def test_every_command_line_parses(page: Path) -> None:
 
 
 def test_command_lines_are_found_and_broken_ones_refused(tmp_path: Path) -> None:
-    text = "```\n$ polyclinic check a.yaml  # why\npolyclinic run a.yaml \\\n  --outt b\n```\n\n    polyclinic corpus\n"
-    found = commands(text)
+    block = "```\n$ polyclinic check a.yaml  # why\npolyclinic run a.yaml \\\n  --outt b\n```\n"
+    found = commands(f"{block}\n    polyclinic corpus\n")
     assert found == ["polyclinic check a.yaml  # why", "polyclinic run a.yaml --outt b", "polyclinic corpus"]
     assert [parses(c) for c in found] == [True, False, False]
     page = tmp_path / "page.md"
-    page.write_text("# One\n[a](#one) [b](#two) [c](gone.md) [d](page.md) [e](https://example.org/x)\n", "utf-8")
+    links = "[a](#one) [b](#two) [c](gone.md) [d](page.md) [e](https://example.org/x)"
+    page.write_text(f"# One\n{links}\n", "utf-8")
     assert broken_links(page) == ["#two", "gone.md"]
 
 
