@@ -10,7 +10,7 @@ from typing import Any
 
 from polyclinic import commands
 from polyclinic.arguments import Once, Parser, folder, positive, rate
-from polyclinic.errors import DiskError, PolyclinicError, UsageError
+from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, UsageError
 
 PROGRAM = "polyclinic"
 
@@ -133,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
         what = (err.strerror or type(err).__name__).lower()
         return _fail(DiskError(err.filename or PROGRAM, what, "check space and permissions, then run again"))
+    except ModuleNotFoundError as err:
+        what = f"the package {err.name} is not installed"
+        return _fail(MissingDependencyError(PROGRAM, what, "pip install 'polyclinic[train,evaluate,report]'"))
     except Exception as err:
         if os.environ.get("POLYCLINIC_DEBUG"):
             raise

@@ -202,9 +202,9 @@ def _documents(corpus: Path) -> Any:
 
 def _digests(checkpoint: Path, corpus: Path) -> dict[str, str]:
     """Return digests of what a checkpoint and a corpus hold."""
-    from polyclinic.runs import sha256_file
+    from polyclinic.runs import MANIFEST, sha256_file
 
-    return {**_weights(checkpoint), "corpus": sha256_file(corpus / "card.json")}
+    return {**_weights(checkpoint), "corpus": sha256_file(corpus / MANIFEST)}
 
 
 def _weights(checkpoint: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from polyclinic.errors import UnknownLanguageError
 
 _TABLE = "data/languages.csv"
-_QUOTE_HINT = 'quote every code, Norwegian is "no": YAML reads a bare no as false'
+_QUOTE_HINT = 'quote every code, Norwegian is "no": some YAML readers take a bare no for false'
 
 
 @dataclass(frozen=True)

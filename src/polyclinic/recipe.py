@@ -86,6 +86,12 @@ class ScratchSection(TrainingSection):
     num_heads: Count = 6
     num_kv_heads: Count = 2
 
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_heads or self.num_heads % self.num_kv_heads:
+            raise ValueError("num_heads must divide hidden_size, and num_kv_heads must divide num_heads")
+        return self
+
 
 class BaseSection(Section):
     """The dense parent: trained here, read from a folder or hub id, or taken from a finished run."""

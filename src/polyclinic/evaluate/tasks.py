@@ -6,6 +6,7 @@ option after the question, in the question's own language.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ VERSION = 1
 
 def task_name(question: Question) -> str:
     """Return the task a question belongs to."""
-    return f"polyclinic_{question.source}_{question.language}".replace("-", "_")
+    return re.sub(r"\W+", "_", f"polyclinic_{question.source}_{question.language}")
 
 
 def single_answer(question: Question) -> bool:
