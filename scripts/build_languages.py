@@ -1,6 +1,6 @@
 """Build src/polyclinic/data/languages.csv from Glottolog and CLDR; a developer's command.
 
-    python scripts/build_languages.py /work/shared/data/glottolog/languages.csv
+    python scripts/build_languages.py "$POLYCLINIC_DATA"/glottolog/languages.csv
 
 Lineages and glottocodes come from Glottolog 5.1 (glottolog/glottolog-cldf v5.1, CC-BY-4.0); names,
 native names and likely scripts come from the CLDR tables inside `langcodes` and `language_data`.
