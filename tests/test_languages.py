@@ -165,7 +165,7 @@ def test_the_shipped_table_is_what_the_script_builds(tmp_path: Path) -> None:
     pytest.importorskip("langcodes", reason="the table is built with langcodes")
     source = Path(os.environ.get("POLYCLINIC_DATA", "")) / "glottolog/languages.csv"
     if not source.is_file():
-        pytest.skip("POLYCLINIC_DATA names no folder with glottolog/languages.csv")
+        pytest.skip("POLYCLINIC_DATA is not set")
     script = runpy.run_path(str(ROOT / "scripts/build_languages.py"))
     with source.open(encoding="utf-8", newline="") as stream:
         rows = [script["row_of"](row) for row in script["csv"].DictReader(stream)]
