@@ -117,13 +117,13 @@ def cmd_train_run(arguments: Namespace) -> int:
 
     from polyclinic.console import ConsoleProgress
     from polyclinic.recipe import MoeTrainingSection
-    from polyclinic.runs import RunFolder, sha256_file
+    from polyclinic.runs import RunFolder, sha256_file, weight_digests
     from polyclinic.train.run import train_mixture
 
     section = MoeTrainingSection(steps=arguments.steps, learning_rate=arguments.lr)
     progress = ConsoleProgress(sys.stderr)
     packs = {p.name: sha256_file(p) for p in sorted(arguments.packs.glob("packs*"))}
-    key = {"train": section.model_dump(), "packs": packs, "checkpoint": _weights(arguments.checkpoint)}
+    key = {"train": section.model_dump(), "packs": packs, "checkpoint": weight_digests(arguments.checkpoint)}
     with RunFolder.open(arguments.out) as run:
         run.step("train", key, lambda f: train_mixture(section, arguments.checkpoint, arguments.packs, f, 0, progress))
     folder = arguments.out / "train"
@@ -202,14 +202,6 @@ def _documents(corpus: Path) -> Any:
 
 def _digests(checkpoint: Path, corpus: Path) -> dict[str, str]:
     """Return digests of what a checkpoint and a corpus hold."""
-    from polyclinic.runs import MANIFEST, sha256_file
+    from polyclinic.runs import MANIFEST, sha256_file, weight_digests
 
-    return {**_weights(checkpoint), "corpus": sha256_file(corpus / MANIFEST)}
-
-
-def _weights(checkpoint: Path) -> dict[str, str]:
-    """Return digests of a checkpoint's files, which decide a step that starts from it."""
-    from polyclinic.runs import MANIFEST, sha256_file
-
-    files = sorted(p for p in checkpoint.glob("*") if p.suffix in (".safetensors", ".json"))
-    return {p.name: sha256_file(p) for p in files if p.name != MANIFEST}
+    return {**weight_digests(checkpoint), "corpus": sha256_file(corpus / MANIFEST)}

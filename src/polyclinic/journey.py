@@ -6,6 +6,7 @@ changed. Stages are imported when their step runs, so that a finished run costs 
 
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,16 @@ from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
 from polyclinic.recipe import Recipe
 from polyclinic.records import Question
-from polyclinic.runs import MANIFEST, RunFolder, damaged, read_json, sha256_file, write_bytes, write_json
+from polyclinic.runs import (
+    MANIFEST,
+    RunFolder,
+    damaged,
+    read_json,
+    sha256_file,
+    weight_digests,
+    write_bytes,
+    write_json,
+)
 from polyclinic.upcycle.plan import experts_of, sparse_layers
 
 REPORT = "report.html"
@@ -124,19 +134,17 @@ class Journey:
             return resolve(base.checkpoint)
         return None
 
-    def _parent_key(self) -> dict[str, Any]:
-        """Return digests of all that a ready parent's folder holds in weights and vocabulary."""
+    @cached_property
+    def _parent_key(self) -> dict[str, str]:
+        """Digests of a ready parent's weights and vocabulary; read once, they can be many gigabytes."""
         parent = self._parent()
-        if parent is None:
-            return {}
-        files = sorted(p for p in parent.iterdir() if p.suffix in (".safetensors", ".json") and p.name != MANIFEST)
-        return {p.name: sha256_file(p) for p in files}
+        return {} if parent is None else weight_digests(parent)
 
     def tokenizer(self) -> None:
         """Train a vocabulary, or take the parent's."""
         scratch = self._recipe.base.from_scratch
         vocab_size = scratch.vocab_size if scratch else None
-        key = {"vocab_size": vocab_size, "parent": self._parent_key(), **self._key("corpus")}
+        key = {"vocab_size": vocab_size, "parent": self._parent_key, **self._key("corpus")}
 
         def work(folder: Path) -> Mapping[str, Any]:
             parent = self._parent()
@@ -176,7 +184,7 @@ class Journey:
     def base(self) -> None:
         """Train the dense parent, or note where it lies."""
         section = self._recipe.base
-        key = {"base": section.model_dump(), "parent": self._parent_key(), **self._key("packed", "tokenizer")}
+        key = {"base": section.model_dump(), "parent": self._parent_key, **self._key("packed", "tokenizer")}
 
         def work(folder: Path) -> Mapping[str, Any]:
             parent = self._parent()

@@ -30,6 +30,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def weight_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of a checkpoint's weights and JSON files, which decide what is made of it."""
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".json") and p.name != MANIFEST)
+    return {p.name: sha256_file(p) for p in files}
+
+
 def digest(value: Any) -> str:
     """Return a SHA-256 of any JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
