@@ -9,4 +9,5 @@ polyclinic check "$recipe"                          # read a recipe strictly, pr
 polyclinic run "$recipe" --out "$out"               # corpus, base, mixture, training, routing, scores, report
 polyclinic run "$recipe" --out "$out"               # again: nothing to do
 polyclinic corpus inspect "$out"                    # the data card
+polyclinic languages --preset apollo --corpus "$out"  # how many tokens each expert would get, and beside it
 polyclinic upcycle verify "$out/base" "$out/upcycle"  # prove the mixture equal to its parent again

@@ -7,13 +7,10 @@ and `apollo12` are copied from the paper by hand and only repeat the loads.
 """
 
 import argparse
-import json
-import textwrap
-from collections.abc import Iterable, Mapping
 from math import fsum
 from pathlib import Path
 
-from polyclinic.families import Family, Preset, balance
+from polyclinic.families import Family, Preset, as_yaml, balance
 from polyclinic.languages import language
 
 TARGET = Path(__file__).parents[1] / "src/polyclinic/data/families"
@@ -121,31 +118,6 @@ def languages() -> Preset:
     note = f"One expert for each of the fifty languages; ids 0 to 11 equal apollo12. {LOADS_NOTE}"
     families = tuple(Family(language(code).name, (code,)) for code in LOADS)
     return Preset("languages", note, families, PAPER, LOADS)
-
-
-def as_yaml(preset: Preset) -> str:
-    """Write a preset as YAML with every code quoted, which Norwegian `no` needs in YAML 1.1."""
-    lines = [f"name: {preset.name}", "note: >-", *_wrapped(preset.note, "")]
-    lines.append(f"source: {json.dumps(preset.source)}")
-    lines += ["loads: {", *_wrapped(_loads_text(preset.loads), ""), "}"]
-    if preset.unrelated:
-        lines.append(f"unrelated: {json.dumps(preset.unrelated)}")
-    lines.append("families:")
-    for family in preset.families:
-        lines.append(f"  - name: {json.dumps(family.name, ensure_ascii=False)}")
-        lines += _wrapped(json.dumps(family.languages), "    languages: ")
-    return "\n".join(lines) + "\n"
-
-
-def _loads_text(loads: Mapping[str, float]) -> str:
-    return ", ".join(f"{json.dumps(code)}:\u00a0{load}" for code, load in loads.items())
-
-
-def _wrapped(text: str, label: str) -> Iterable[str]:
-    """Wrap at blanks; the no-break space of a load keeps code and number on one line."""
-    indent = "  " if not label else " " * len(label)
-    lines = textwrap.wrap(text, 96, initial_indent=label or indent, subsequent_indent=indent)
-    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def main() -> None:

@@ -12,11 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow.parquet import read_table
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import polyclinic
 from polyclinic import cli, commands, errors
 from polyclinic.cli import main
-from polyclinic.families import fifty
+from polyclinic.corpus import pack as packing
+from polyclinic.corpus.build import read_documents
+from polyclinic.families import fifty, load_preset
+from polyclinic.progress import Silent
 
 RECIPE = "name: small\ncorpus:\n  texts: [{starter: true}]\nbase: {checkpoint: x}\ntrain: {steps: 1}\n"
 
@@ -269,3 +274,146 @@ def test_a_stage_alone_is_done_again_where_the_checkpoint_at_its_path_was_exchan
         (folder / "dense" / "model.safetensors").write_bytes(weights)
         assert main([stage, "run", "dense", "--corpus", "built", "--out", "out", "--json"]) == 0
     assert calls == [b"one", b"two"]
+
+
+# What each expert carries of a corpus
+
+
+def packed(folder: Path, **tokens: int) -> Path:
+    """Write what the packed step of a run says of its tokens."""
+    (folder / "packed").mkdir(parents=True)
+    (folder / "packed" / "packs.json").write_text(json.dumps({"tokens": tokens}))
+    return folder
+
+
+def carried(capsys: pytest.CaptureFixture[str], *options: str) -> Any:
+    """Return what `languages` says as JSON."""
+    assert main(["languages", "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_languages_of_a_run_say_what_each_expert_carries(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed(folder / "run", en=600, zh=100, sv=300)
+    found = carried(capsys, "--corpus", "run")
+    assert (found["preset"], found["unit"]) == ("balanced", "tokens")
+    assert {r["code"]: r["tokens"] for r in found["languages"] if r["tokens"]} == {"en": 600, "zh": 100, "sv": 300}
+    assert [r["tokens"] for r in found["experts"]] == [600, 100, 0, 0, 300, 0, 0]
+    assert [r["preset"] for r in found["beside"]][:2] == ["balanced", "apollo"]
+    assert main(["languages", "--corpus", "run"]) == 0
+    printed = capsys.readouterr().out
+    assert "heaviest expert carries 4.20 x the mean (0 North Sea Germanic)" in printed.splitlines()
+    assert "placed by lineage beside da, no" in printed
+
+
+def test_families_recomputed_for_a_run_are_saved_as_a_preset_of_their_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed(folder / "run", en=600, zh=100, sv=300, no=0)
+    found = carried(capsys, "--corpus", "run", "--recompute", "--experts", "3", "--save", "mine.yaml")
+    assert [(r["tokens"], r["languages"]) for r in found["experts"]] == [(600, ["en"]), (300, ["sv"]), (100, ["zh"])]
+    assert [r["preset"] for r in found["beside"]][:2] == ["mine", "balanced"]
+    assert [(r["code"], r["placed"]) for r in found["languages"]][:3] == [(c, "listed") for c in ("en", "sv", "zh")]
+    saved = load_preset(folder / "mine.yaml")
+    assert [family.languages for family in saved.families] == [("en",), ("sv",), ("zh",)]
+    assert saved.loads == {"en": 600 / 1e6, "sv": 300 / 1e6, "zh": 100 / 1e6}
+    again = carried(capsys, "--corpus", "run", "--preset", "mine.yaml")
+    assert again["experts"] == found["experts"]
+    assert sorted(p.name for p in folder.iterdir()) == ["mine.yaml", "run"]
+
+
+def test_families_are_recomputed_for_as_many_experts_as_the_preset_has(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed(folder / "run", **dict.fromkeys(fifty(), 5))
+    for name in ("balanced", "glottolog"):
+        found = carried(capsys, "--corpus", "run", "--recompute", "--preset", name)
+        assert len(found["experts"]) == load_preset(name).num_experts
+        assert found["preset"] == "recomputed"
+
+
+def test_a_corpus_without_packs_is_counted_in_characters_and_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "r.yaml").write_text(RECIPE.replace("texts", "languages: [no, sw]\n  texts"))
+    assert main(["corpus", "build", "r.yaml", "--out", "out"]) == 0
+    capsys.readouterr()
+    card = json.loads((folder / "out/corpus/card.json").read_text())["languages"]
+    found = carried(capsys, "--corpus", "out", "no", "sw")
+    assert found["unit"] == "characters"
+    assert [r["characters"] for r in found["languages"]] == [card["no"]["characters"], card["sw"]["characters"]]
+    assert main(["languages", "--corpus", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert "tokens" not in printed.splitlines()[0]
+    assert printed.splitlines()[-1].startswith("Characters of all text")
+
+
+RECOMPUTE = ["--corpus", "run", "--recompute"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--corpus", "elsewhere"], 3, "elsewhere: holds no built corpus; name a corpus or run folder"),
+        (["--corpus", "mine.yaml"], 3, "mine.yaml: holds no built corpus"),
+        (["--corpus", "empty"], 3, "empty/packed/packs.json: counts no text"),
+        (["--corpus", ""], 2, "'' is not the name of a folder"),
+        (["--recompute"], 2, "--recompute: means nothing without --corpus"),
+        (["--corpus", "run", "--experts", "2"], 2, "--experts: means nothing without --recompute"),
+        (["--corpus", "run", "--save", "new.yaml"], 2, "--save: means nothing without --recompute"),
+        (RECOMPUTE, 2, "--experts: 7 experts for 2 languages with text"),
+        ([*RECOMPUTE, "--experts", "3"], 2, "--experts: 3 experts for 2 languages with text"),
+        ([*RECOMPUTE, "--experts", "0"], 2, "'0' is not a whole number of at least 1"),
+        ([*RECOMPUTE, "--experts", "2", "--save", "mine.yaml"], 2, "mine.yaml: is there already"),
+        ([*RECOMPUTE, "--experts", "2", "--save", "run"], 2, "run: is there already"),
+        ([*RECOMPUTE, "--experts", "2", "--save", "gone"], 2, "gone: is there already"),
+        ([*RECOMPUTE, "--experts", "2", "--save", "a/b.yaml"], 5, "no such file"),
+        (["--corpus", "run", "xq"], 2, "unknown language 'xq'"),
+        (["--corpus", "run", "--preset", "balancde"], 2, "did you mean balanced?"),
+    ],
+)
+def test_what_cannot_be_counted_or_would_be_lost_is_refused_in_one_line(
+    options: list[str], code: int, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed(folder / "run", en=2, zh=1, sw=0)
+    packed(folder / "empty", en=0)
+    (folder / "mine.yaml").write_text("mine")
+    (folder / "gone").symlink_to("nowhere")
+    before = sorted(folder.rglob("*"))
+    assert main(["languages", *options]) == code
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert message in said.err
+    assert sorted(folder.rglob("*")) == before
+    assert (folder / "mine.yaml").read_text() == "mine"
+
+
+def test_a_new_language_is_built_packed_and_counted_with_no_file_changed_but_the_preset(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "mine.yaml").write_text("name: mine\nfamilies: [{name: a, languages: [en]}, {name: b, languages: [ro]}]")
+    texts = {"ro": "Spală-te pe mâini înainte de masă", "en": "Wash your hands", "fr": "Lavez bien vos mains"}
+    records = [{"language": code, "text": text, "source": "s", "licence": "CC0-1.0"} for code, text in texts.items()]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, records)))
+    section = "languages: [ro, en, fr]\n  held_out: 0.0\n  check_language: report\n  texts: [{path: t.jsonl}]"
+    (folder / "r.yaml").write_text(RECIPE.replace("texts: [{starter: true}]", section))
+    assert main(["corpus", "build", "r.yaml", "--out", "out"]) == 0
+
+    words = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))  # noqa: S106 - no password, the word for any word
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    packs, documents = folder / "out" / "packed", read_documents(folder / "out" / "corpus")
+    packs.mkdir()
+    expert_of = load_preset("mine.yaml").expert_of
+    packing.pack(documents, words, packing.Specials(1, 2), expert_of, packs, packing.Packing(16, "all", 0), Silent())
+    row = read_table(packs / packing.SHARD).to_pylist()[0]
+    codes = json.loads((packs / packing.META).read_text())["languages"]
+    places = list(zip(row["language_ids"], row["family_ids"], strict=True))
+    # Words and an end; French, which the preset does not list, stands beside Romanian.
+    counts = {code: len(text.split()) + 1 for code, text in texts.items()}
+    for code, expert in (("en", 0), ("ro", 1), ("fr", 1)):
+        assert places.count((codes.index(code), expert)) == counts[code]
+
+    capsys.readouterr()
+    found = carried(capsys, "--preset", "mine.yaml", "--corpus", "out")
+    assert [(r["tokens"], r["languages"]) for r in found["experts"]] == [(4, ["en"]), (12, ["ro", "fr"])]
+    placed = {r["code"]: r["placed"] for r in found["languages"]}
+    assert (placed["ro"], placed["fr"][:27]) == ("listed", "placed by lineage beside ro")

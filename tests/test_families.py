@@ -8,11 +8,11 @@ from random import Random
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyclinic.errors import RecipeError, UnknownLanguageError
-from polyclinic.families import Family, Preset, balance, fifty, load_preset, majors, preset_names
+from polyclinic.families import Family, Preset, as_yaml, balance, fifty, load_preset, majors, preset_names
 from polyclinic.languages import all_languages, language
 
 ROOT = Path(__file__).parents[1]
@@ -335,3 +335,66 @@ def test_a_name_that_is_neither_preset_nor_file_is_answered_with_the_nearest_pre
 )
 def test_a_faulty_file_is_refused_with_one_line_that_names_the_fault(tmp_path: Path, text: str, message: str) -> None:
     assert message in refusal(tmp_path, text)
+
+
+# A language more, and a file written by us
+
+
+@pytest.mark.parametrize(("code", "name"), [("ro", "Romanian"), ("tr", "Turkish"), ("qu", "Quechua")])
+def test_a_language_is_added_by_naming_it_in_a_preset_file(code: str, name: str, tmp_path: Path) -> None:
+    shipped = [load_preset(preset) for preset in preset_names()]
+    assert not any(code in family.languages for preset in shipped for family in preset.families)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"name: mine\nfamilies:\n  - {{name: Old, languages: [en, zh]}}\n  - {{name: New, languages: [{code}]}}\n",
+        encoding="utf-8",
+    )
+    preset = load_preset(path)
+    assert language(code).name == name
+    assert (preset.expert_of(code), preset.explain(code)) == (1, "listed")
+    assert balance({"en": 1.0, "zh": 1.0, code: 9.0}, 2)[0].languages == (code,)
+
+
+def test_an_unlisted_language_of_such_a_file_finds_its_expert_by_lineage(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nfamilies: [{name: A, languages: [en, zh]}, {name: B, languages: [ro]}]\n", "utf-8")
+    preset = load_preset(path)
+    assert preset.expert_of("fr") == 1
+    assert preset.explain("fr").startswith("placed by lineage beside ro (")
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_shipped_preset_written_as_yaml_reads_back_equal(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "again.yaml"
+    path.write_text(as_yaml(load_preset(name)), encoding="utf-8")
+    assert load_preset(path) == load_preset(name)
+
+
+@settings(deadline=None, max_examples=100)
+@given(loads=some_loads, name=st.text(min_size=1, max_size=9), data=st.data())
+def test_what_as_yaml_returns_reads_back_equal_and_what_it_cannot_hold_it_refuses(
+    loads: dict[str, float], name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    families = balance(loads, data.draw(st.integers(1, len(loads))))
+    home = data.draw(st.sampled_from(["", families[-1].name]))
+    preset = Preset(name, data.draw(st.sampled_from(["", "a note: of - words # here"])), families, name, loads, home)
+    try:
+        text = as_yaml(preset)
+    except RecipeError:
+        assert not (name.isascii() and name.isprintable())
+        return
+    path = tmp_path_factory.mktemp("written") / "mine.yaml"
+    path.write_bytes(text.encode())
+    assert load_preset(path) == preset
+
+
+@pytest.mark.parametrize("note", ["two\nlines", " begins", "a  gap where a line ends " * 9, "\x00", "\u2028"])
+def test_a_note_that_folding_would_change_is_refused_rather_than_changed(note: str) -> None:
+    with pytest.raises(RecipeError):
+        as_yaml(Preset("mine", note, (Family("A", ("en",)),)))
+
+
+def test_norwegian_is_quoted_in_what_as_yaml_returns() -> None:
+    text = as_yaml(preset_of("no da", loads={"no": 1.0, "da": 2.0}))
+    assert yaml.safe_load(text)["families"][0]["languages"] == ["no", "da"]
+    assert set(yaml.safe_load(text)["loads"]) == {"no", "da"}

@@ -47,6 +47,14 @@ class Parser(argparse.ArgumentParser):
                     self._refuse(word)
         return super().parse_known_args(args, namespace)
 
+    def _match_arguments_partial(self, actions: Any, arg_strings_pattern: str) -> list[int]:
+        """Leave a last argument that may be absent to what stands behind the options, as Python 3.13 does."""
+        counts: list[int] = super()._match_arguments_partial(actions, arg_strings_pattern)
+        if arg_strings_pattern[sum(counts) :].startswith("O"):
+            while counts and not counts[-1]:
+                counts.pop()
+        return counts
+
     def _refuse(self, word: str) -> NoReturn:
         known = [o for o in self._option_string_actions if o.startswith("--")]
         near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
@@ -100,3 +108,38 @@ def rate(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"'{text}' is not a finite number above 0")
     return value
+
+
+def share(text: str) -> float:
+    """Read a number above 0, up to 1."""
+    value = rate(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is more than 1")
+    return value
+
+
+def whole(text: str) -> int:
+    """Read a whole number of at least 0."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 0")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Read a seed: a whole number below 2**31, as a recipe takes it."""
+    value = whole(text)
+    if value >= 1 << 31:
+        raise argparse.ArgumentTypeError(f"'{text}' is not below 2147483648")
+    return value
+
+
+def word(text: str) -> str:
+    """Read a name; an empty one, from an unset shell variable, names nothing."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no name")
+    return text
+
+
+def indices(text: str) -> list[int]:
+    """Read whole numbers with commas between."""
+    return [whole(part) for part in text.split(",")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic import commands
-from polyclinic.arguments import Once, Parser, folder, positive, rate
+from polyclinic.arguments import Once, Parser, folder, indices, positive, rate, seed, share, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, UsageError
 
 PROGRAM = "polyclinic"
@@ -24,12 +24,17 @@ def build_parser() -> Parser:
     groups = parser.add_subparsers(dest="command", metavar="command", parser_class=Parser)
     run = _command(groups, "run", commands.cmd_run, "walk a recipe from raw text to report.html")
     _recipe_arguments(run)
-    _out(run)
+    run.add_argument("--out", action=Once, type=folder, metavar="DIR", help="folder for what is made")
+    run.add_argument("--dry-run", action="store_true", help="check the recipe and print the mixture it would build")
     check = _command(groups, "check", commands.cmd_check, "read a recipe and print it resolved")
     _recipe_arguments(check)
     languages = _command(groups, "languages", commands.cmd_languages, "show languages and the expert that serves them")
     languages.add_argument("codes", nargs="*", metavar="CODE", help="language codes; all of the preset when left out")
     languages.add_argument("--preset", action=Once, default="balanced", metavar="NAME", help="preset or families file")
+    languages.add_argument("--corpus", action=Once, type=folder, metavar="DIR", help="a run or built corpus to count")
+    languages.add_argument("--recompute", action="store_true", help="families as even as can be for that corpus")
+    languages.add_argument("--experts", action=Once, type=positive, metavar="E", help="of the preset when left out")
+    languages.add_argument("--save", action=Once, type=folder, metavar="FILE", help="write them as a families file")
     _stages(groups)
     return parser
 
@@ -42,15 +47,15 @@ def _stages(groups: Any) -> None:
     inspect = _command(corpus, "inspect", commands.cmd_corpus_inspect, "print the data card of a built corpus")
     inspect.add_argument("folder", type=Path, metavar="DIR")
     upcycle = _group(groups, "upcycle", "dense checkpoint to proven mixture")
-    build = _command(upcycle, "build", commands.cmd_upcycle_build, "build a mixture and prove it")
-    build.add_argument("dense", metavar="DENSE", help="folder or hub id of a dense checkpoint")
-    build.add_argument("out", type=folder, metavar="OUT")
-    build.add_argument("--families", action=Once, default="balanced", metavar="NAME", help="preset or families file")
-    build.add_argument("--last-layers", action=Once, type=positive, default=2, metavar="N")
-    build.add_argument("--top-k", action=Once, type=positive, default=2, metavar="K")
+    _upcycle_build(_command(upcycle, "build", commands.cmd_upcycle_build, "build a mixture and prove it"))
     verify = _command(upcycle, "verify", commands.cmd_upcycle_verify, "prove a mixture equal to its dense parent")
     verify.add_argument("dense", type=Path, metavar="DENSE")
     verify.add_argument("moe", type=Path, metavar="MOE")
+    what = "make a published Apollo-MoE a stock mixture"
+    adopt = _command(upcycle, "import-apollo", commands.cmd_upcycle_import, what)
+    adopt.add_argument("checkpoint", type=word, metavar="CKPT", help="folder or hub id; its code is never run")
+    adopt.add_argument("out", type=folder, metavar="OUT", help="folder that does not exist yet")
+    adopt.add_argument("--families", action=Once, metavar="NAME", help="preset or families file; by number of experts")
     train = _group(groups, "train", "checkpoint and packs to trained checkpoint")
     loop = _command(train, "run", commands.cmd_train_run, "train a mixture on a packed folder")
     loop.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
@@ -68,6 +73,34 @@ def _stages(groups: Any) -> None:
             "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
         )
         _out(alone)
+
+
+def _upcycle_build(build: Parser) -> None:
+    """Add what `upcycle build` takes; each option is a key of the recipe's section."""
+    build.add_argument(
+        "dense", type=word, metavar="DENSE", help="folder or hub id of a dense checkpoint, or a recipe (.yaml)"
+    )
+    build.add_argument("out", nargs="?", type=folder, metavar="OUT", help="folder that does not exist yet")
+    build.add_argument("--families", action=Once, metavar="NAME", help="preset or families file (balanced)")
+    build.add_argument("--experts", action=Once, type=positive, metavar="E", help="checked against the preset's number")
+    where = build.add_mutually_exclusive_group()
+    where.add_argument("--last-layers", action=Once, type=positive, metavar="L", help="sparse layers at the end (2)")
+    where.add_argument("--layers", action=Once, type=indices, metavar="I,J", help="or these, counted from 0")
+    build.add_argument("--top-k", action=Once, type=positive, metavar="K", help="experts for each token (2)")
+    build.add_argument(
+        "--shared-expert", action=Once, nargs="?", const="zero", choices=("zero", "copy"), metavar="START",
+        help="one more for every token: zero (adds nothing at first) or copy (as published)",
+    )  # fmt: skip
+    build.add_argument("--router-init", action=Once, choices=("random", "zero", "centroid"), metavar="HOW",
+        help="router rows: random, zero, or centroid (means of the families' states)")  # fmt: skip
+    apart = build.add_mutually_exclusive_group()
+    apart.add_argument("--noise", action=Once, type=rate, metavar="S", help="on expert copies, a share of their std")
+    apart.add_argument("--reinit", action=Once, type=share, metavar="R", help="share of inner units drawn again")
+    build.add_argument("--unnormalised", action="store_true", help="weights of the picks as the paper leaves them")
+    build.add_argument("--routing", action=Once, choices=("hybrid", "topk", "language"), metavar="R",
+        help="routing it is to be trained with (hybrid)")  # fmt: skip
+    build.add_argument("--seed", action=Once, type=seed, metavar="N", help="of all that is drawn (0)")
+    build.add_argument("--dry-run", action="store_true", help="print what would be built, from the config alone")
 
 
 def _group(groups: Any, name: str, what: str) -> Any:

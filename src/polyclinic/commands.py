@@ -1,13 +1,15 @@
 """What each command of the command line does: values in from the grammar, lines or JSON out."""
 
 import json
+import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from polyclinic.errors import DataError, PolyclinicError, UsageError
+from polyclinic.errors import DataError, PolyclinicError, RecipeError, UsageError
 
 
 def emit(arguments: Namespace, value: Any, lines: Sequence[str]) -> int:
@@ -24,6 +26,10 @@ def cmd_run(arguments: Namespace) -> int:
     from polyclinic.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.set)
+    if arguments.dry_run:
+        return _dry_run(arguments, recipe)
+    if arguments.out is None:
+        raise UsageError("polyclinic run", "--out is missing", "name a folder, or add --dry-run")
     _not_inside(arguments.out, [recipe.corpus.root, recipe.base.checkpoint, recipe.base.run])
     with ConsoleProgress(sys.stderr) as progress:
         summary = run(recipe, arguments.out, progress)
@@ -31,6 +37,22 @@ def cmd_run(arguments: Namespace) -> int:
     return emit(
         arguments, value, summary.lines if summary.did else ["nothing to do: every step is finished", *summary.lines]
     )
+
+
+def _dry_run(arguments: Namespace, recipe: Any) -> int:
+    """Check a recipe and print the mixture its run would build."""
+    from polyclinic.journey import check, finished_base
+
+    check(recipe)
+    base = recipe.base
+    if base.from_scratch is None:
+        return _forecast(arguments, base.checkpoint or str(finished_base(base.run)), recipe.upcycle)
+    from polyclinic.train.base import scratch_config
+    from polyclinic.upcycle.forecast import forecast, lines
+
+    raw = scratch_config(base.from_scratch, base.from_scratch.vocab_size, recipe.corpus.pack_tokens).to_dict()
+    facts = forecast(raw, arguments.recipe, recipe.upcycle)
+    return emit(arguments, facts, lines(facts, "a base trained by this recipe"))
 
 
 def cmd_check(arguments: Namespace) -> int:
@@ -44,14 +66,56 @@ def cmd_check(arguments: Namespace) -> int:
 
 
 def cmd_languages(arguments: Namespace) -> int:
-    """Print languages with their family and expert."""
-    from polyclinic.listing import lines, rows
+    """Print languages with their family and expert, and what each expert carries of a corpus."""
+    from polyclinic import listing
+    from polyclinic.families import load_preset
+    from polyclinic.languages import language
 
+    _check_languages(arguments)
     try:
-        found = rows(arguments.preset, arguments.codes)
+        asked = load_preset(arguments.preset)
+        codes = [language(code).code for code in arguments.codes]
     except PolyclinicError as err:  # what was named stands on the command line
         raise UsageError(err.where, err.what, err.try_) from err
-    return emit(arguments, found, lines(arguments.preset, found))
+    if arguments.corpus is None:
+        found = listing.rows(asked, codes)
+        return emit(arguments, found, listing.lines(asked, found))
+    from polyclinic.corpus.amounts import amounts
+
+    text = listing.Text(*amounts(arguments.corpus))
+    preset = _recomputed(text, asked, arguments) if arguments.recompute else asked
+    found, burden = listing.rows(preset, codes, text), listing.burden(preset, text, asked)
+    shown = [*listing.lines(preset, found), "", *listing.burden_lines(preset, burden)]
+    return emit(arguments, {"languages": found, **burden}, shown)
+
+
+def _check_languages(arguments: Namespace) -> None:
+    """Refuse an option that means nothing without another, and a file that would be lost."""
+    for option, given, other, there in (
+        ("--recompute", arguments.recompute, "--corpus", arguments.corpus),
+        ("--experts", arguments.experts, "--recompute", arguments.recompute),
+        ("--save", arguments.save, "--recompute", arguments.recompute),
+    ):
+        if given and not there:
+            raise UsageError(option, f"means nothing without {other}", f"add {other}")
+    if arguments.save and (arguments.save.exists() or arguments.save.is_symlink()):
+        raise UsageError(arguments.save, "is there already", "choose another name for --save")
+
+
+def _recomputed(text: Any, asked: Any, arguments: Namespace) -> Any:
+    """Return families made for a text, written to a file if asked."""
+    from polyclinic.families import as_yaml
+    from polyclinic.listing import RECOMPUTED, recomputed
+    from polyclinic.runs import write_bytes
+
+    name = arguments.save.stem if arguments.save else RECOMPUTED
+    try:
+        preset = recomputed(text, arguments.experts or asked.num_experts, name)
+    except RecipeError as err:
+        raise UsageError("--experts", f"{err.what} with text", err.try_) from err
+    if arguments.save:
+        write_bytes(arguments.save, as_yaml(preset).encode())
+    return preset
 
 
 def cmd_corpus_build(arguments: Namespace) -> int:
@@ -81,26 +145,121 @@ def cmd_corpus_inspect(arguments: Namespace) -> int:
 
 
 def cmd_upcycle_build(arguments: Namespace) -> int:
-    """Build a mixture from the command line."""
-    _not_inside(arguments.out, [arguments.dense])
+    """Build a mixture from the command line, or say what would be built."""
+    from polyclinic.upcycle.plan import check_routing
+
+    base, section, routing, seed = _choices(arguments)
+    check_routing(section, routing)
+    if arguments.dry_run:
+        return _forecast(arguments, base, section)
+    if arguments.out is None:
+        raise UsageError("polyclinic upcycle build", "OUT is missing", "name a folder, or add --dry-run")
+    _not_inside(arguments.out, [base])
 
     from polyclinic.families import fifty
     from polyclinic.moe.checkpoint import resolve
-    from polyclinic.recipe import UpcycleSection
-    from polyclinic.runs import RunFolder, damaged
     from polyclinic.upcycle.build import build
 
-    dense = resolve(arguments.dense)
-    section = UpcycleSection(families=arguments.families, last_layers=arguments.last_layers, top_k=arguments.top_k)
-    if arguments.out.exists() and damaged(arguments.out) is None:
-        raise UsageError(arguments.out, "holds a finished checkpoint", "choose another folder")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    key = {"dense": str(dense), "section": section.model_dump()}
+    dense, texts = resolve(base), _starter_texts() if section.router_init == "centroid" else None
+    key = {"dense": str(dense), "section": section.model_dump(), "seed": seed}
+    return _publish(arguments, key, lambda folder: build(dense, folder, section, fifty(), seed, texts))
+
+
+def cmd_upcycle_import(arguments: Namespace) -> int:
+    """Read a published Apollo-MoE into the native form."""
+    _not_inside(arguments.out, [arguments.checkpoint])
+
+    from polyclinic.moe.checkpoint import resolve
+    from polyclinic.upcycle.import_apollo import import_apollo
+
+    source = resolve(arguments.checkpoint)
+    key = {"published": str(source), "families": arguments.families}
+    return _publish(arguments, key, lambda folder: import_apollo(source, folder, arguments.families))
+
+
+def _publish(arguments: Namespace, key: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> int:
+    """Make a checkpoint folder in one step, under a lock, and print its facts; a failure leaves nothing."""
+    from polyclinic.runs import MANIFEST, RunFolder
+
+    out: Path = arguments.out
     facts: dict[str, Any] = {}
-    RunFolder(arguments.out.parent).step(
-        arguments.out.name, key, lambda f: facts.update(build(dense, f, section, fifty(), 0)) or facts
-    )
-    return emit(arguments, facts, [f"{k:<24} {v}" for k, v in facts.items()])
+    lock, left = out.parent / f".{out.name}.lock", out.parent / f".work-{out.name}"
+    new = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    with RunFolder.open(out.parent, lock.name) as parent:
+        try:
+            # A step of a run may be done again; what a person named is never replaced.
+            if out.is_symlink() or (out / MANIFEST).exists():
+                raise UsageError(out, "is there already", "choose another folder")
+            shutil.rmtree(left, ignore_errors=True)  # of a killed command, whose parent may have changed since
+            parent.step(out.name, key, lambda folder: facts.update(work(folder)) or facts)
+        finally:
+            shutil.rmtree(left, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+            if not out.exists():
+                with suppress(OSError):
+                    for folder in new:
+                        folder.rmdir()
+    return emit(arguments, facts, [f"{k:<24} {_shown(v)}" for k, v in facts.items()])
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3e}" if isinstance(value, float) else str(value)
+
+
+# Options that take the place of another key of a recipe, instead of standing beside it.
+_INSTEAD = {
+    "layers": "last_layers", "last_layers": "layers", "noise": "reinit", "reinit": "noise", "families": "num_experts",
+}  # fmt: skip
+
+
+def _choices(arguments: Namespace) -> tuple[str, Any, str, int]:
+    """Return dense base, section, routing and seed of a command line, or of a recipe with options over it."""
+    from pydantic import ValidationError
+
+    from polyclinic.recipe import UpcycleSection, load_recipe
+
+    values: dict[str, Any] = {}
+    base, routing, seed = str(arguments.dense), "hybrid", 0
+    if base.endswith((".yaml", ".yml")):
+        recipe = load_recipe(Path(base))
+        values, routing, seed = recipe.upcycle.model_dump(), recipe.train.routing, recipe.seed
+        base = recipe.base.checkpoint or ""
+        if not base:
+            raise UsageError(arguments.dense, "its base is no checkpoint", "give polyclinic run that recipe")
+    names = ("families", "last_layers", "layers", "top_k", "shared_expert", "router_init", "noise", "reinit")
+    found = {name: getattr(arguments, name) for name in names} | {"num_experts": arguments.experts}
+    given = {name: value for name, value in found.items() if value is not None}
+    for name in given:
+        values.pop(_INSTEAD.get(name, ""), None)
+    values |= given
+    if arguments.unnormalised:
+        values["norm_topk_prob"] = False
+    try:
+        section = UpcycleSection(**values)
+    except ValidationError as err:
+        what = err.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError("polyclinic upcycle build", what, "see polyclinic upcycle build --help") from err
+    return base, section, arguments.routing or routing, seed if arguments.seed is None else arguments.seed
+
+
+def _forecast(arguments: Namespace, base: str, section: Any) -> int:
+    """Print what would be built from a base named by folder or hub id."""
+    from polyclinic.upcycle.forecast import config_of, forecast, lines
+
+    raw, source = config_of(base)
+    facts = forecast(raw, base, section)
+    return emit(arguments, facts, lines(facts, source))
+
+
+def _starter_texts() -> dict[str, list[str]]:
+    """Return the starter corpus by language."""
+    from polyclinic.corpus.starter import documents
+
+    texts: dict[str, list[str]] = {}
+    for document in documents():
+        if document.split == "train":
+            texts.setdefault(document.language, []).append(document.text())
+    return texts
 
 
 def cmd_upcycle_verify(arguments: Namespace) -> int:
@@ -108,7 +267,7 @@ def cmd_upcycle_verify(arguments: Namespace) -> int:
     from polyclinic.moe.verify import verify
 
     facts = verify(arguments.dense, arguments.moe, 0)
-    return emit(arguments, facts, [f"{k:<24} {v:.3e}" for k, v in facts.items()])
+    return emit(arguments, facts, [f"{k:<24} {_shown(v)}" for k, v in facts.items()])
 
 
 def cmd_train_run(arguments: Namespace) -> int:
@@ -134,7 +293,7 @@ def _not_inside(out: Path, inputs: Sequence[str | None]) -> None:
     """Refuse to write into a folder that is read from."""
     for name in inputs:
         if name is not None and out.resolve() == Path(name).resolve():
-            raise UsageError("--out", f"'{out}' is also an input", "choose another folder")
+            raise UsageError(out, "is also an input", "choose another folder")
 
 
 def cmd_analyse_run(arguments: Namespace) -> int:

@@ -4,6 +4,8 @@ Expert i serves family i. A language that no family lists is placed by walking u
 lineage. Shipped presets are `data/families/*.yaml`; `apollo` is arXiv 2410.10626, Table 3.
 """
 
+import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -143,6 +145,40 @@ def load_preset(name_or_path: str | Path) -> Preset:
     try_ = f"did you mean {near[0]}?" if near else f"choose {', '.join(shipped)}, or name a file"
     _expect(Path(name).exists(), name, "neither a shipped preset nor a file", try_)
     return _preset(strict_yaml.load(Path(name)), name)
+
+
+def as_yaml(preset: Preset) -> str:
+    """Return a preset as the text of a file that `load_preset` reads back equal.
+
+    Every code is quoted, which Norwegian `no` needs in YAML 1.1. Raises RecipeError where a name or
+    note is of a kind that this form does not hold.
+    """
+    lines = [f"name: {_quoted(preset.name)}", "note: >-", *_wrapped(preset.note, "  ")]
+    lines.append(f"source: {_quoted(preset.source)}")
+    if preset.loads:
+        loads = ", ".join(f"{_quoted(code)}:\u00a0{load}" for code, load in preset.loads.items())
+        lines += ["loads: {", *(line.replace("\u00a0", " ") for line in _wrapped(loads, "  ")), "}"]
+    if preset.unrelated:
+        lines.append(f"unrelated: {_quoted(preset.unrelated)}")
+    lines.append("families:")
+    for family in preset.families:
+        lines += [f"  - name: {_quoted(family.name)}", *_wrapped(json.dumps(family.languages), "    languages: ")]
+    text = "\n".join(lines) + "\n"
+    same = _preset(strict_yaml.parse(text, preset.name), preset.name) == preset
+    _expect(same, preset.name, "cannot be written as a families file", "choose plain words")
+    return text
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _wrapped(text: str, label: str) -> list[str]:
+    """Wrap at blanks only: a no-break space keeps a code and its load on one line."""
+    indent = " " * len(label)
+    return textwrap.wrap(
+        text, 96, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def majors() -> tuple[str, ...]:

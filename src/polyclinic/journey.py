@@ -30,7 +30,7 @@ from polyclinic.runs import (
     write_bytes,
     write_json,
 )
-from polyclinic.upcycle.plan import experts_of, sparse_layers
+from polyclinic.upcycle.plan import check_routing, experts_of, sparse_layers
 
 REPORT = "report.html"
 PINNED = ("torch", "transformers", "tokenizers", "pyarrow", "py3langid", "lm-eval", "numpy")
@@ -118,14 +118,7 @@ class Journey:
         """Return the folder of a base that is not trained here, or None."""
         base = self._recipe.base
         if base.run is not None:
-            folder = Path(base.run) / "base"
-            if damaged(folder) is not None:
-                raise DataError(base.run, "holds no finished base", "name a run folder whose base step is done")
-            named = folder / "parent.json"
-            parent = Path(read_json(named)["path"]) if named.is_file() else folder
-            if not parent.is_dir():
-                raise DataError(base.run, f"its base {parent} is no longer there", "name the checkpoint itself")
-            return parent
+            return finished_base(base.run)
         if base.checkpoint is not None:
             if Path(base.checkpoint).is_dir():  # a finished run costs no torch
                 return Path(base.checkpoint)
@@ -212,11 +205,19 @@ class Journey:
         def work(folder: Path) -> Mapping[str, Any]:
             from polyclinic.upcycle.build import build
 
-            facts = build(self._dense(), folder, section, languages, self._recipe.seed)
+            texts = self._texts() if section.router_init == "centroid" else None
+            facts = build(self._dense(), folder, section, languages, self._recipe.seed, texts)
             self._progress.say(_proof_line(facts))
             return facts
 
         self._step("upcycle", "building and proving the mixture", {**key, **self._key("base")}, work)
+
+    def _texts(self) -> dict[str, list[str]]:
+        """Return the training text of each language, for the rows of a router."""
+        texts: dict[str, list[str]] = {}
+        for document in self._documents("train"):
+            texts.setdefault(document.language, []).append(document.text())
+        return texts
 
     def train(self) -> None:
         """Train the mixture with its families known."""
@@ -290,16 +291,29 @@ class Journey:
             write_json(path, manifest)
 
 
+def finished_base(run: str) -> Path:
+    """Return the folder of the base that a finished run trained or used; raises DataError if there is none."""
+    folder = Path(run) / "base"
+    if damaged(folder) is not None:
+        raise DataError(run, "holds no finished base", "name a run folder whose base step is done")
+    named = folder / "parent.json"
+    parent = Path(read_json(named)["path"]) if named.is_file() else folder
+    if not parent.is_dir():
+        raise DataError(run, f"its base {parent} is no longer there", "name the checkpoint itself")
+    return parent
+
+
 def _preset_facts(preset: Preset) -> list[tuple[str, tuple[str, ...]]]:
     return [(f.name, f.languages) for f in preset.families]
 
 
 def _proof_line(facts: Mapping[str, Any]) -> str:
-    if "difference" not in facts:
-        return "proof not run: noise was added to the experts"
+    apart = f"experts moved apart, from a plain loop by {facts['mixture_difference']:.1e}"
+    if not facts["equal_by_design"]:
+        return f"proof: differs from the dense parent by choice; {apart}"
     return (
         f"proof: logits differ from the dense parent by at most {facts['difference']:.1e} (largest |logit| "
-        f"{facts['largest_logit']:.2f}); experts moved apart, from a plain loop by {facts['mixture_difference']:.1e}"
+        f"{facts['largest_logit']:.2f}); {apart}"
     )
 
 
@@ -308,8 +322,9 @@ def check(recipe: Recipe) -> None:
     section = recipe.corpus
     wanted = corpus.wanted_languages(section)
     preset = experts_of(recipe.upcycle)
+    check_routing(recipe.upcycle, recipe.train.routing)
     if recipe.base.from_scratch is not None:
-        sparse_layers(recipe.base.from_scratch.num_layers, recipe.upcycle.last_layers)
+        sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers)
     for code in wanted:
         preset.expert_of(code)
     corpus.plan(section, section.texts)

@@ -97,7 +97,7 @@ class BaseSection(Section):
     """The dense parent: trained here, read from a folder or hub id, or taken from a finished run."""
 
     from_scratch: ScratchSection | None = None
-    checkpoint: str | None = Field(None, description="folder or hub id of a Qwen2 or Qwen3 model")
+    checkpoint: str | None = Field(None, description="folder or hub id of a model upcycle.md lists")
     run: str | None = Field(None, description="folder of a finished run whose base is used again")
 
     @model_validator(mode="after")
@@ -109,20 +109,46 @@ class BaseSection(Section):
 
 
 class UpcycleSection(Section):
-    """Where the experts go and who they are for."""
+    """Where the experts go, who they are for, and how they and their routers begin."""
 
     families: str = Field("balanced", description="preset name or path of a families file")
     num_experts: Count | None = Field(None, description="checked against the preset's number")
-    last_layers: Count = Field(2, description="how many of the last layers become sparse (Post-MoE)")
+    last_layers: Count | None = Field(None, description="sparse layers at the end (Post-MoE); 2 if left out")
+    layers: list[Annotated[int, Field(ge=0, strict=True)]] | None = Field(
+        None, description="or these layers, counted from 0"
+    )
     top_k: Count = Field(2, description="experts per token")
-    noise: NonNegative = Field(0.0, description="noise on expert copies, as a share of each tensor's std")
+    norm_topk_prob: bool = Field(True, description="whether the picks' weights sum to 1")
+    shared_expert: Literal["none", "zero", "copy"] = Field("none", description="one for every token; see upcycle.md")
+    router_init: Literal["random", "zero", "centroid"] = Field("random", description="how router rows begin")
+    noise: NonNegative = Field(0.0, description="noise on expert copies, a share of their std")
+    reinit: Fraction = Field(0.0, description="share of inner units drawn again")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.layers is not None and self.last_layers is not None:
+            raise ValueError("give last_layers or layers, not both")
+        if self.layers is not None and (not self.layers or len(set(self.layers)) < len(self.layers)):
+            raise ValueError("layers must name one layer or more, each once")
+        if self.noise and self.reinit:
+            raise ValueError("give noise or reinit, not both")
+        return self
 
 
 class MoeTrainingSection(TrainingSection):
     """Training of the mixture: the loop, and the routing while it runs."""
 
-    routing: Literal["topk", "hybrid"] = Field("hybrid", description="routing during training")
+    routing: Literal["topk", "hybrid", "language"] = Field("hybrid", description="routing during training")
     loss_on: Literal["all", "answers"] = Field("all", description="which tokens carry loss")
+    load_balance: NonNegative = Field(0.0, description="weight of the load-balance loss of each layer")
+    z_loss: NonNegative = Field(0.0, description="weight of the router z-loss of each layer")
+    bias_balance: NonNegative = Field(0.0, description="step of the balancing bias; it fades before the end")
+
+    @model_validator(mode="after")
+    def _router_is_trained(self) -> Self:
+        if self.routing == "language" and (self.load_balance or self.z_loss or self.bias_balance):
+            raise ValueError("routing language trains no router, so there is nothing to balance")
+        return self
 
 
 class AnalyseSection(Section):

@@ -127,15 +127,16 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path) -> Iterator["RunFolder"]:
+    def open(cls, path: Path, lock_name: str = LOCK) -> Iterator["RunFolder"]:
         """Create the folder, take its lock for this process, and let go at the end.
 
+        Steps that share nothing but the folder they are put in take a lock each, by `lock_name`.
         Raises BusyError naming pid and host of the holder, DiskError if it is not a folder.
         """
         if path.exists() and not path.is_dir():
             raise DiskError(path, "is a file, a run needs a folder", "choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        with (path / LOCK).open("a+") as lock:
+        with (path / lock_name).open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as err:

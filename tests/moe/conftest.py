@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from polyclinic.moe.attach import sparse_layers
-from polyclinic.moe.blueprint import blueprint_for, moe_config
+from polyclinic.moe.blueprint import Mixture, blueprint_for, dense_config, moe_config
 from polyclinic.moe.checkpoint import CONFIG, read_config
-from polyclinic.moe.convert import Mixture, plan_tensors, write_tensors
+from polyclinic.moe.convert import headers, plan_tensors, write_tensors
+from polyclinic.moe.skeleton import checked_files
 from polyclinic.runs import write_json
 
 SIZES: dict[str, Any] = {
@@ -92,11 +93,12 @@ def converted() -> Make:
     def make(dense_folder: Path, sparse: tuple[int, ...] = (1, 2), num_experts: int = 5, seed: int = 0) -> Path:
         out = dense_folder.with_name(f"{dense_folder.name}-moe")
         out.mkdir()
-        config = read_config(dense_folder)
-        blueprint = blueprint_for(config, dense_folder)
-        plan = Mixture(sparse, num_experts, 0.0, blueprint.empty_shared_expert, seed)
-        write_tensors(plan_tensors(dense_folder, config, plan), dense_folder, out, seed)
-        write_json(out / CONFIG, moe_config(config, blueprint, num_experts, 2, sparse))
+        raw = read_config(dense_folder)
+        config, blueprint = dense_config(raw, dense_folder), blueprint_for(raw, dense_folder)
+        mixture = Mixture(sparse, num_experts, seed=seed)
+        files = checked_files(dense_folder)
+        write_tensors(plan_tensors(headers(files), config, blueprint, mixture), files, out, seed, {})
+        write_json(out / CONFIG, moe_config(config, blueprint, mixture))
         return out
 
     return make

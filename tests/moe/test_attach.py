@@ -109,6 +109,10 @@ def test_a_forced_expert_and_its_router_row_are_trained(mixture: Any, kind: str,
         (Routing.HYBRID_TRAINING, False, False),
         (Routing.HYBRID, True, True),
         (Routing.HYBRID, False, True),
+        (Routing.LANGUAGE_TRAINING, True, True),
+        (Routing.LANGUAGE_TRAINING, False, False),
+        (Routing.LANGUAGE, True, True),
+        (Routing.LANGUAGE, False, True),
     ],
 )
 @pytest.mark.parametrize("call", ["__call__", "forward"])  # a wrapper may use the second
@@ -133,9 +137,10 @@ def test_ids_of_another_shape_than_the_tokens_raise(mixture: Any, kind: str, sha
     model(some_tokens())  # and the ids that failed are gone
 
 
+@pytest.mark.parametrize("mode", [Routing.HYBRID, Routing.LANGUAGE])
 @pytest.mark.parametrize("reentrant", [True, False, None])
 def test_two_forwards_before_one_backward_keep_their_own_ids_under_checkpointing(
-    mixture: Any, kind: str, reentrant: bool | None
+    mixture: Any, kind: str, reentrant: bool | None, mode: Routing
 ) -> None:
     tokens = some_tokens()
     first, second = ids_like(tokens, 0, 1), ids_like(tokens, 3, 4)
@@ -145,10 +150,11 @@ def test_two_forwards_before_one_backward_keep_their_own_ids_under_checkpointing
         if checkpointing:
             choice = None if reentrant is None else {"use_reentrant": reentrant}
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=choice)
-        attach(model)
+        attach(model, mode)
         losses = [model(tokens, labels=tokens, family_ids=i).loss for i in ids]
-        sum(losses).backward()
-        return [p.grad for p in model.parameters() if p.numel()]
+        with routing(model, Routing.TOPK):  # what holds now does not reach a forward of before
+            sum(losses).backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
 
     plain = gradients(False, first, second)
     torch.testing.assert_close(gradients(True, first, second), plain, rtol=0, atol=0)
@@ -159,20 +165,24 @@ def test_two_forwards_before_one_backward_keep_their_own_ids_under_checkpointing
 # Generation
 
 
-@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize(
+    ("more", "rows"),
+    [({}, 1), ({"num_beams": 3}, 3), ({"do_sample": True, "num_return_sequences": 2}, 2)],
+)
+@pytest.mark.parametrize("mode", [Routing.HYBRID, Routing.LANGUAGE])
 def test_generation_routes_every_token_of_a_sequence_to_its_family(
-    mixture: Any, kind: str, watch: Any, beams: int
+    mixture: Any, kind: str, watch: Any, more: dict[str, Any], rows: int, mode: Routing
 ) -> None:
     model, tokens = mixture(kind), some_tokens()
     tokens[0, :3] = 0
     attach(model)
-    with watch(model) as seen, routing(model, families=[4, 1]):
-        model.generate(tokens, attention_mask=(tokens != 0).long(), num_beams=beams, **GREEDY)
+    with watch(model) as seen, routing(model, mode, [4, 1], rows_per_family=rows):
+        model.generate(tokens, attention_mask=(tokens != 0).long(), **GREEDY | more)
     assert len(seen) == 2 * 4  # sparse layers x (prefill and three decodes)
-    assert seen[0].shape[1] == 7
-    assert seen[-1].shape[1] == 1
+    assert seen[0].shape[:2] == (2 * rows, 7)
+    assert seen[-1].shape[:2] == (2 * rows, 1)
     for picks in seen:
-        families = torch.tensor([4, 1]).repeat_interleave(len(picks) // 2)
+        families = torch.tensor([4, 1]).repeat_interleave(rows)
         assert has_family(picks, families[:, None].expand(picks.shape[:2]))
 
 
@@ -183,11 +193,11 @@ def test_mixed_families_in_a_left_padded_batch_generate_what_each_row_does_alone
     model, tokens, families = mixture(kind), some_tokens(rows=3), [4, -1, 2]
     tokens[0, :3] = tokens[2, :1] = 0
     attach(model)
-    with routing(model, families=families):
+    with routing(model, families=families, rows_per_family=beams):
         mask = (tokens != 0).long()
         together = model.generate(tokens, attention_mask=mask, num_beams=beams, **GREEDY)[:, 7:]
     for row, family, got in zip(tokens, families, together, strict=True):
-        with routing(model, families=[family]):
+        with routing(model, families=[family], rows_per_family=beams):
             alone = model.generate(row[row != 0][None], num_beams=beams, **GREEDY)[0, -4:]
         assert torch.equal(got, alone)
 
@@ -229,7 +239,7 @@ def test_a_routing_block_ends_with_the_state_before_it(mixture: Any, kind: str, 
     attach(model)
     with routing(model, families=[family]):
         forced = model(tokens).logits
-        with routing(model, Routing.TOPK):
+        with routing(model, Routing.TOPK, [family, family], 2):
             assert torch.equal(model(tokens).logits, stock)
         with pytest.raises(IndexError), routing(model, Routing.TOPK):
             model(torch.tensor([[999]]))
@@ -244,6 +254,17 @@ def test_families_that_do_not_fit_experts_or_sequences_raise(mixture: Any, famil
     attach(model)
     with pytest.raises(ValueError, match="famil"), routing(model, families=families):
         model(some_tokens())
+
+
+@pytest.mark.parametrize(("rows_per_family", "rows"), [(1, 4), (1, 1), (2, 2), (2, 6), (4, 4)])
+def test_rows_that_are_not_those_of_the_families_raise_and_name_both_numbers(
+    mixture: Any, rows_per_family: int, rows: int
+) -> None:
+    model = mixture("qwen3")
+    attach(model)
+    message = f"2 families with rows_per_family={rows_per_family} for {rows} sequences"
+    with pytest.raises(ValueError, match=message), routing(model, Routing.HYBRID, [0, 1], rows_per_family):
+        model(some_tokens(rows))
 
 
 # Stock behaviour of an attached model

@@ -19,7 +19,7 @@ from polyclinic.errors import PolyclinicError
 from polyclinic.moe.attach import is_attached
 from polyclinic.moe.checkpoint import load_model, read_families
 from polyclinic.progress import Silent
-from polyclinic.recipe import MoeTrainingSection, ScratchSection
+from polyclinic.recipe import MoeTrainingSection, ScratchSection, TrainingSection
 from polyclinic.train import run
 from polyclinic.train.loop import fit
 from polyclinic.train.report import read_log
@@ -182,7 +182,9 @@ def test_a_mixture_with_biases_resumes_as_well(mixtures: dict[str, Path], packed
 
 def test_a_base_resumes_as_well(vocabulary: Path, packed: Path, tmp_path: Path) -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
-    section = ScratchSection(**SECTION.model_dump(exclude={"routing", "loss_on"}), **sizes)
+    section = ScratchSection(
+        **SECTION.model_dump(exclude=set(MoeTrainingSection.model_fields) - set(TrainingSection.model_fields)), **sizes
+    )
     folders = [tmp_path / "whole", tmp_path / "cut"]
     for folder in folders:
         folder.mkdir()
@@ -272,7 +274,7 @@ def test_what_is_saved_is_a_stock_checkpoint(whole: Path, packed: Path) -> None:
 
 def test_fit_gives_the_model_back_without_family_routing(mixture: Path, packed: Path, tmp_path: Path) -> None:
     model = load_model(mixture)
-    facts = fit(model, packed, SECTION.model_copy(update={"steps": 1}), tmp_path, 0, Silent(), hybrid=True)
+    facts = fit(model, packed, SECTION.model_copy(update={"steps": 1}), tmp_path, 0, Silent())
     assert not is_attached(model)
     assert facts == {"steps": 1, "tokens": 2 * small.PACK_TOKENS, "resumed": False}
 

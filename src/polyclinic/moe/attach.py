@@ -1,15 +1,18 @@
 """Bring family ids into a stock mixture, and take them out again without a trace.
 
 The decoder layers that hold experts, and their routers, are given subclasses of their own class at
-run time. `family_ids` travels as a keyword of the forward into each layer, so recomputation under
-gradient checkpointing finds the very ids of its forward: transformers checkpoints a layer's
-`forward` together with its keywords. Whether ids count (mode, training or not) is decided once,
-when the decoder is called.
+run time. What a forward is to do is decided once, when the decoder is called, and travels as a
+keyword of the forward into each layer, so recomputation under gradient checkpointing finds the very
+ids of its forward: transformers checkpoints a layer's `forward` together with its keywords.
+
+A shared expert of width 0 (Qwen2-MoE has one whether it is wanted or not) holds empty parameters,
+which FSDP2 cannot shard. While attached it returns zeros and holds them as buffers of the same
+names: the state dict, strict loading and saving do not see the difference.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -19,40 +22,68 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from polyclinic.errors import CheckpointError
-from polyclinic.moe.router import UNKNOWN_FAMILY, HybridRouter
+from polyclinic.moe.balance import Balance, Recording
+from polyclinic.moe.router import UNKNOWN_FAMILY, FamilyRouter, Guidance
+
+GUIDANCE = "guidance"  # the keyword that layers get
+PER_TOKEN = ("family_ids", "counted", "group_ids")  # the keywords that callers give
 
 
 class Routing(StrEnum):
-    """When a known family forces its expert."""
+    """What a known family does to the picks of its tokens."""
 
     TOPK = "topk"
     HYBRID_TRAINING = "hybrid-training"  # the paper: forced in training, free at inference
     HYBRID = "hybrid"
+    LANGUAGE_TRAINING = "language-training"  # the paper's baseline: alone in training, untrained router at inference
+    LANGUAGE = "language"  # the same, repaired: alone always
+
+
+ALONE = (Routing.LANGUAGE_TRAINING, Routing.LANGUAGE)
+ALWAYS = (Routing.HYBRID, Routing.LANGUAGE)
 
 
 @dataclass
 class _Switch:
-    """The state of an attached model: its mode, the families of a `routing` block, the call hook."""
+    """The state of an attached model: its mode, the families of a `routing` block, its call hooks."""
 
     mode: Routing
+    balance: Balance | None
+    num_layers: int  # that hold experts
     families: tuple[int, ...] | None = None
-    handle: Any = None
+    rows_per_family: int = 1
+    handles: list[Any] = field(default_factory=list)
+
+    def forces(self, training: bool) -> bool:
+        """Say whether family ids count."""
+        return self.mode in ALWAYS or (training and self.mode is not Routing.TOPK)
 
 
 class _RoutedLayer(nn.Module):
-    """Mixin over a decoder layer that hands `family_ids` to its router for one forward."""
+    """Mixin over a decoder layer that hands its guidance to its router for one forward."""
 
     mlp: Any
 
-    def forward(self, hidden_states: Tensor, *args: Any, family_ids: Tensor | None = None, **kwargs: Any) -> Any:
-        """Run the stock layer with the router knowing the ids; shapes: ids (batch, tokens)."""
-        if family_ids is not None and family_ids.shape != hidden_states.shape[:2]:
-            raise ValueError(f"family_ids {tuple(family_ids.shape)} for states {tuple(hidden_states.shape)}")
-        self.mlp.gate.family_ids = family_ids
+    def forward(self, hidden_states: Tensor, *args: Any, guidance: Guidance | None = None, **kwargs: Any) -> Any:
+        """Run the stock layer with the router knowing the guidance."""
+        if guidance is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        routers = routers_of(self)
+        for router in routers:
+            router.guidance = guidance
         try:
             return super().forward(hidden_states, *args, **kwargs)
         finally:
-            self.mlp.gate.family_ids = None
+            for router in routers:
+                router.guidance = None
+
+
+class _EmptyExpert(nn.Module):
+    """Mixin over a shared expert of width 0, whatever the dtype of what it is given."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return zeros, as an empty product is."""
+        return torch.zeros_like(hidden_states)
 
 
 _SUBCLASSES: dict[tuple[type, type], type] = {}
@@ -73,13 +104,23 @@ def sparse_layers(model: PreTrainedModel) -> dict[int, Any]:
     return {i: layer for i, layer in enumerate(layers) if hasattr(layer.mlp, "experts")}
 
 
+def routers_of(layer: Any) -> list[Any]:
+    """Return the routers of a sparse layer; an adapter may have wrapped its router, or keep two."""
+    return [module for module in layer.mlp.gate.modules() if "top_k" in vars(module)]
+
+
 def is_attached(model: PreTrainedModel) -> bool:
     """Say whether the model takes family ids."""
-    return hasattr(model, "polyclinic_switch")
+    return hasattr(model.get_decoder(), "polyclinic_switch")
 
 
-def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING) -> None:
-    """Let a stock mixture take `family_ids` (batch, tokens; -1 unknown) in its forward.
+def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING, balance: Balance | None = None) -> None:
+    """Let a stock mixture take more per token in its forward, each of shape (batch, tokens).
+
+    `family_ids`: expert of the token's family, -1 unknown. `counted`: tokens that enter losses and
+    loads; without it those of a 2-D attention mask, else all. `group_ids`: the group a token's
+    picks are counted under, -1 none. The last two matter in training under a `balance`.
+    Attach before sharding (FSDP2); before or after wrapping by peft.
 
     Raises CheckpointError if the model has no experts, ValueError if it is attached already.
     """
@@ -88,64 +129,143 @@ def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING) -> N
         raise CheckpointError(model.config.model_type, "has no experts", "give an upcycled checkpoint")
     if is_attached(model):
         raise ValueError("already attached")
-    for layer in layers.values():
-        layer.mlp.gate.__class__ = _subclass(HybridRouter, type(layer.mlp.gate))
+    for position, layer in enumerate(layers.values()):
+        for router in routers_of(layer):
+            router.__class__ = _subclass(FamilyRouter, type(router))
+            router.position = position
         layer.__class__ = _subclass(_RoutedLayer, type(layer))
-    switch = _Switch(Routing(mode))
-    model.polyclinic_switch = switch
-    # Not on the model: a wrapper may call the model's forward past its hooks, as older peft does.
-    switch.handle = model.get_decoder().register_forward_pre_hook(partial(_resolve_ids, switch), with_kwargs=True)
+        _set_aside_empty(layer.mlp)
+    switch = _Switch(Routing(mode), balance, len(layers))
+    # On the decoder: a wrapper may call the model's forward past its hooks, as older peft does.
+    decoder = model.get_decoder()
+    decoder.polyclinic_switch = switch
+    switch.handles.append(decoder.register_forward_pre_hook(partial(_guide, switch), with_kwargs=True))
+    switch.handles.append(decoder.register_forward_hook(_shut, with_kwargs=True))
 
 
 def detach(model: PreTrainedModel) -> None:
-    """Give every layer and router its stock class back."""
-    for layer in sparse_layers(model).values():
-        layer.mlp.gate.__class__ = layer.mlp.gate.polyclinic_stock
-        vars(layer.mlp.gate).pop("family_ids", None)
+    """Give every layer and router its stock class back.
+
+    Raises ValueError for layers that were sharded or wrapped since: gather and reload instead.
+    """
+    decoder, layers = model.get_decoder(), sparse_layers(model).values()
+    if any("polyclinic_stock" not in vars(type(layer)) for layer in layers):
+        raise ValueError("sharded after attaching: save the full state dict and load it as a stock model")
+    for layer in layers:
+        for router in routers_of(layer):
+            router.__class__ = router.polyclinic_stock
+            for name in ("guidance", "position"):
+                vars(router).pop(name, None)
         layer.__class__ = layer.polyclinic_stock
-    switch: _Switch = model.polyclinic_switch
-    switch.handle.remove()
-    del model.polyclinic_switch
+        _bring_back_empty(layer.mlp)
+    switch: _Switch = decoder.polyclinic_switch
+    for handle in switch.handles:
+        handle.remove()
+    del decoder.polyclinic_switch
 
 
-def _resolve_ids(
+def _empty_linears(block: Any) -> list[nn.Module]:
+    shared = getattr(block, "shared_expert", None)
+    linears = [] if shared is None else [m for m in shared.modules() if isinstance(m, nn.Linear)]
+    return [linear for linear in linears if linear.weight.numel() == 0]
+
+
+def _set_aside_empty(block: Any) -> None:
+    empty = _empty_linears(block)
+    if empty:
+        block.shared_expert.__class__ = _subclass(_EmptyExpert, type(block.shared_expert))
+    for linear in empty:
+        weight = linear._parameters.pop("weight")
+        linear.register_buffer("weight", None if weight is None else weight.detach())
+        vars(linear)["polyclinic_trained"] = weight is not None and weight.requires_grad
+
+
+def _bring_back_empty(block: Any) -> None:
+    empty = _empty_linears(block)
+    if empty:
+        block.shared_expert.__class__ = block.shared_expert.polyclinic_stock
+    for linear in empty:
+        kept: Any = linear._buffers.pop("weight")  # has followed the model to its device and dtype
+        weight = nn.Parameter(kept, vars(linear).pop("polyclinic_trained"))
+        linear._parameters = {"weight": weight, **linear._parameters}
+
+
+def _guide(
     switch: _Switch, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Decide at the call whether ids count, and fill them in from a `routing` block."""
-    ids = kwargs.pop("family_ids", None)
-    counts = switch.mode is Routing.HYBRID or (switch.mode is Routing.HYBRID_TRAINING and decoder.training)
-    if counts and ids is None and switch.families is not None:
-        given = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
-        ids = _per_token(switch.families, next(tokens for tokens in given if tokens is not None))
-    if counts and ids is not None:
-        kwargs["family_ids"] = ids
-    return args, kwargs
+    """Decide at the call what the routers are to do, from the mode, the call and the `routing` block."""
+    ids, counted, groups = (kwargs.pop(name, None) for name in PER_TOKEN)
+    balance = switch.balance if decoder.training else None
+    given = (*args[:1], kwargs.get("input_ids"), kwargs.get("inputs_embeds"))
+    tokens = next(tokens for tokens in given if tokens is not None)
+    if not switch.forces(decoder.training):
+        ids = None
+    elif ids is None and switch.families is not None:
+        ids = _per_token(switch.families, switch.rows_per_family, tokens)
+    if ids is None and balance is None:
+        return args, kwargs
+    for name, value in zip(PER_TOKEN, (ids, counted, groups), strict=True):
+        if value is not None and value.shape != tokens.shape[:2]:
+            raise ValueError(f"{name} {tuple(value.shape)} for tokens {tuple(tokens.shape[:2])}")
+    family_T, alone = None if ids is None else ids.flatten(), switch.mode in ALONE
+    if balance is None:
+        return args, {**kwargs, GUIDANCE: Guidance(family_T, alone)}
+    mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+    counted_T = _counted(tokens, counted, groups, mask).flatten()
+    strengths, bias_LE = balance.of_one_layer(switch.num_layers), balance.bias_LE
+    bias_LE = None if bias_LE is None else bias_LE.to(tokens.device)
+    recording = Recording(balance.loads, None if groups is None else groups.flatten())
+    return args, {**kwargs, GUIDANCE: Guidance(family_T, alone, counted_T, strengths, bias_LE, recording)}
 
 
-def _per_token(families: Sequence[int], tokens: Tensor) -> Tensor:
-    """Spread one family a sequence over (batch, tokens); beams of a sequence lie side by side."""
+def _counted(tokens: Tensor, counted: Tensor | None, groups: Tensor | None, mask: Any) -> Tensor:
+    """Return which tokens (batch, tokens) enter losses and loads."""
     rows, length = tokens.shape[:2]
-    if rows % len(families):
-        raise ValueError(f"{len(families)} families for {rows} sequences")
-    ids = torch.tensor(families, device=tokens.device).repeat_interleave(rows // len(families))
+    out = torch.ones(rows, length, dtype=torch.bool, device=tokens.device)
+    if counted is not None:
+        out = counted.bool()
+    elif isinstance(mask, Tensor) and mask.ndim == len((rows, length)):
+        out = mask[:, -length:].bool()
+    return out if groups is None else out & (groups >= 0)
+
+
+def _shut(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    """End the counting of a forward."""
+    guidance: Guidance | None = kwargs.get(GUIDANCE)
+    if guidance is not None and guidance.recording is not None:
+        guidance.recording.is_open = False
+
+
+def _per_token(families: Sequence[int], rows_per_family: int, tokens: Tensor) -> Tensor:
+    """Spread one family a sequence over (batch, tokens); rows of a sequence lie side by side."""
+    rows, length = tokens.shape[:2]
+    if rows != len(families) * rows_per_family:
+        what = f"{len(families)} families with rows_per_family={rows_per_family} for {rows} sequences"
+        raise ValueError(f"{what}; beams or num_return_sequences make more than one row per family")
+    ids = torch.tensor(families, device=tokens.device).repeat_interleave(rows_per_family)
     return ids[:, None].expand(rows, length)
 
 
 @contextmanager
 def routing(
-    model: PreTrainedModel, mode: Routing = Routing.HYBRID, families: Sequence[int] | None = None
+    model: PreTrainedModel,
+    mode: Routing = Routing.HYBRID,
+    families: Sequence[int] | None = None,
+    rows_per_family: int = 1,
 ) -> Iterator[None]:
     """Route with another mode, or with one family per sequence, inside the block.
 
-    `families` reach every forward that gets no ids of its own, generation included.
+    `families` reach every forward that gets no ids of its own, generation included; there
+    `rows_per_family` is num_beams, or num_return_sequences when sampling.
     """
     num_experts = model.config.num_experts
     if families is not None and not (families and all(UNKNOWN_FAMILY <= f < num_experts for f in families)):
         raise ValueError(f"families {list(families)} for {num_experts} experts")
-    switch: _Switch = model.polyclinic_switch
-    before = (switch.mode, switch.families)
-    switch.mode, switch.families = Routing(mode), None if families is None else tuple(families)
+    switch: _Switch = model.get_decoder().polyclinic_switch
+    before = (switch.mode, switch.families, switch.rows_per_family)
+    switch.mode, switch.rows_per_family = Routing(mode), rows_per_family
+    switch.families = None if families is None else tuple(families)
     try:
         yield
     finally:
-        switch.mode, switch.families = before
+        switch.mode, switch.families, switch.rows_per_family = before

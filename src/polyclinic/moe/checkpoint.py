@@ -7,13 +7,14 @@ experts looks plausible.
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -24,6 +25,7 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 POLYCLINIC = "polyclinic.json"  # families and lineage of a mixture; stock loaders do not read it
+FORMAT = 1  # of polyclinic.json
 EXPERT_PART = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
 
 # What travels with weights: vocabulary, template and generation settings.
@@ -44,8 +46,7 @@ def resolve(name: str) -> Path:
     """Return a local folder for a path or a hub id, fetching safetensors and JSON only."""
     if Path(name).is_dir():
         return Path(name)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CheckpointError(name, "no such folder", "give a folder or a hub id such as org/model")
+    _check_hub_id(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -53,16 +54,37 @@ def resolve(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as err:
-        what = f"no such folder, and not to be had from the hub ({type(err).__name__})"
-        raise CheckpointError(name, what, "give the path of a local checkpoint") from err
+        raise _not_there(name, err) from err
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json; refuses folders that ask for their own code."""
+def fetch_config(name: str) -> Path:
+    """Return a folder that holds the config.json of a hub id; nothing else is fetched."""
+    _check_hub_id(name)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, CONFIG)).parent
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as err:
+        raise _not_there(name, err) from err
+
+
+def _check_hub_id(name: str) -> None:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(name, "no such folder", "give a folder or a hub id such as org/model")
+
+
+def _not_there(name: str, err: Exception) -> CheckpointError:
+    what = f"no such folder, and not to be had from the hub ({type(err).__name__})"
+    return CheckpointError(name, what, "give the path of a local checkpoint")
+
+
+def read_config(folder: Path, own_code: bool = False) -> dict[str, Any]:
+    """Read config.json; refuses folders that ask for their own code, unless it is only to be read past."""
     if not (folder / CONFIG).is_file():
         raise CheckpointError(folder, "holds no config.json", "give a checkpoint folder")
     config = _read_object(folder / CONFIG)
-    if "auto_map" in config:
+    if "auto_map" in config and not own_code:
         raise CheckpointError(folder, "wants to run code of its own (auto_map)", "use a native checkpoint")
     return config
 
@@ -102,6 +124,23 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     return found
 
 
+def tied_copies(folder: Path, files: Mapping[str, Path]) -> list[str]:
+    """Return tensors of a folder that carry nothing: a tied output head, and rotary tables of early Llamas.
+
+    Raises CheckpointError where the head is tied by the config and differs in the file: readers
+    would not agree on which one counts.
+    """
+    out = [name for name in files if name.endswith("rotary_emb.inv_freq")]
+    tied, head = "model.embed_tokens.weight", "lm_head.weight"
+    if read_config(folder, own_code=True).get("tie_word_embeddings") and {tied, head} <= set(files):
+        with safe_open(files[tied], framework="pt") as one, safe_open(files[head], framework="pt") as other:
+            if not torch.equal(one.get_tensor(tied), other.get_tensor(head)):
+                what = "config.json ties the output head to the embedding, the files hold two that differ"
+                raise CheckpointError(folder, what, "set tie_word_embeddings as the model was trained")
+        out.append(head)
+    return out
+
+
 def _names(path: Path) -> list[str]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -110,12 +149,26 @@ def _names(path: Path) -> list[str]:
         raise CheckpointError(path, "is damaged or not safetensors", "fetch it again") from err
 
 
+def check_vocabulary(folder: Path, vocab_size: int) -> None:
+    """Raise CheckpointError for a tokenizer that is damaged or has ids the embedding has no row for."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return
+    try:
+        largest = max(Tokenizer.from_file(str(path)).get_vocab().values(), default=-1)
+    except Exception as err:  # the library raises bare Exception
+        raise CheckpointError(path, f"cannot be read ({str(err)[:100]})", "fetch the checkpoint again") from err
+    if largest >= vocab_size:
+        what = f"its largest id {largest} has no row in an embedding of {vocab_size}"
+        raise CheckpointError(path, what, "give the tokenizer of this model, or enlarge the embedding first")
+
+
 def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a causal language model; raises CheckpointError unless every tensor finds its place."""
     read_config(folder)
     _check_experts(folder, tensor_files(folder))
     try:
-        with _quiet():
+        with quiet():
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -144,7 +197,7 @@ def _check_experts(folder: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the stock loading report, progress bar and warning off stderr: a fault is raised in one line."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -165,7 +218,12 @@ def write_families(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read_families(folder: Path) -> dict[str, Any]:
-    """Read the family map of a mixture; raises CheckpointError where there is none."""
-    if not (folder / POLYCLINIC).is_file():
+    """Read the family map of a mixture; raises CheckpointError where there is none, or a newer one."""
+    path = folder / POLYCLINIC
+    if not path.is_file():
         raise CheckpointError(folder, "holds no polyclinic.json", "build it with polyclinic upcycle build")
-    return _read_object(folder / POLYCLINIC)
+    facts = _read_object(path)
+    if facts.get("format") != FORMAT:
+        what = f"is of format {facts.get('format')}, this release reads {FORMAT}"
+        raise CheckpointError(path, what, "use the release that wrote it, or a newer one")
+    return facts

@@ -32,10 +32,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     stock.save_pretrained(folder)
 
 
-def new_model(section: ScratchSection, tokenizer: Tokenizer, pack_tokens: int, seed: int) -> PreTrainedModel:
-    """Make a freshly initialised decoder in fp32."""
-    config = Qwen3Config(
-        vocab_size=tokenizer.get_vocab_size(),
+def scratch_config(section: ScratchSection, vocab_size: int, pack_tokens: int) -> Qwen3Config:
+    """Return the shape of a dense base that is trained here."""
+    return Qwen3Config(
+        vocab_size=vocab_size,
         hidden_size=section.hidden_size,
         intermediate_size=section.intermediate_size,
         num_hidden_layers=section.num_layers,
@@ -44,9 +44,13 @@ def new_model(section: ScratchSection, tokenizer: Tokenizer, pack_tokens: int, s
         head_dim=section.hidden_size // section.num_heads,
         max_position_embeddings=max(2048, pack_tokens),
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.token_to_id(END),
-        pad_token_id=tokenizer.token_to_id(PAD),
         bos_token_id=None,
     )
+
+
+def new_model(section: ScratchSection, tokenizer: Tokenizer, pack_tokens: int, seed: int) -> PreTrainedModel:
+    """Make a freshly initialised decoder in fp32."""
+    config = scratch_config(section, tokenizer.get_vocab_size(), pack_tokens)
+    config.eos_token_id, config.pad_token_id = (tokenizer.token_to_id(token) for token in (END, PAD))
     torch.manual_seed(seed)
     return Qwen3ForCausalLM(config)

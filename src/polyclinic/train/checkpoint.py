@@ -21,6 +21,7 @@ from polyclinic.runs import damaged, fsync_folder, publish, read_json, seal, wri
 
 KEEP = 2
 WEIGHTS, OPTIMIZER, RNG, STATE = "model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"
+BIAS = "bias.safetensors"  # of bias balancing, where there is one
 
 
 def folder_of(root: Path, step: int) -> Path:
@@ -28,7 +29,15 @@ def folder_of(root: Path, step: int) -> Path:
     return root / f"step-{step:08d}"
 
 
-def save(root: Path, step: int, model: nn.Module, optimizer: Any, scheduler: Any, trainer_state: str) -> None:
+def save(
+    root: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: Any,
+    scheduler: Any,
+    trainer_state: str,
+    bias_LE: Tensor | None = None,
+) -> None:
     """Write one checkpoint, publish it, then delete all but the newest few."""
     root.mkdir(parents=True, exist_ok=True)
     work = root / f".tmp-step-{step:08d}"
@@ -39,6 +48,8 @@ def save(root: Path, step: int, model: nn.Module, optimizer: Any, scheduler: Any
     tensors, optimizer_facts = _flatten(optimizer.state_dict())
     save_file(tensors, work / OPTIMIZER)
     save_file({"torch": torch.get_rng_state()}, work / RNG)
+    if bias_LE is not None:
+        save_file({"bias": bias_LE}, work / BIAS)
     facts = {
         "aliases": aliases,
         "optimizer": optimizer_facts,
@@ -92,6 +103,11 @@ def load_rng(folder: Path) -> None:
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = facts["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+
+
+def load_bias(folder: Path) -> Tensor | None:
+    """Return the bias (sparse layers, experts) that balances the experts; None where there is none."""
+    return load_file(folder / BIAS)["bias"] if (folder / BIAS).is_file() else None
 
 
 def _unique(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

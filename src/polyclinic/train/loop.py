@@ -5,21 +5,25 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from polyclinic.errors import PolyclinicError
 from polyclinic.moe import attach as routed
+from polyclinic.moe.attach import ALONE, Routing
+from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
-from polyclinic.recipe import TrainingSection
+from polyclinic.recipe import MoeTrainingSection, TrainingSection
 from polyclinic.runs import write_bytes
 from polyclinic.train import checkpoint
 from polyclinic.train.packs import Packs
-from polyclinic.train.trainer import CHECKPOINTS, LanguageLoss, StrictTrainer
+from polyclinic.train.trainer import CHECKPOINTS, Balancing, ExpertLoads, LanguageLoss, StrictTrainer
 
 LOG = "log.jsonl"
 
@@ -27,8 +31,10 @@ LOG = "log.jsonl"
 class _Diary(TrainerCallback):
     """Writes one JSON line per logging step and tells the progress; stops on a loss that is no number."""
 
-    def __init__(self, path: Path, language_loss: LanguageLoss, step_tokens: int, progress: Progress) -> None:
-        self._path, self._language_loss = path, language_loss
+    def __init__(
+        self, path: Path, language_loss: LanguageLoss, loads: ExpertLoads, step_tokens: int, progress: Progress
+    ) -> None:
+        self._path, self._language_loss, self._loads = path, language_loss, loads
         self._step_tokens, self._progress = step_tokens, progress
         self._clock, self._step = time.perf_counter(), 0
 
@@ -61,6 +67,7 @@ class _Diary(TrainerCallback):
             "gradient_norm": logs.get("grad_norm"),
             "tokens_per_second": round(speed, 1),
             "languages": self._language_loss.take(),
+            **self._loads.take(),
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -83,9 +90,8 @@ def fit(
     folder: Path,
     seed: int,
     progress: Progress,
-    hybrid: bool = False,
 ) -> dict[str, Any]:
-    """Train a model in place for `settings.steps`; `hybrid` attaches family routing while it runs.
+    """Train a model in place for `settings.steps`; a mixture has its routing attached while it runs.
 
     `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
     goes on from the newest good one and ends with the same weights.
@@ -95,18 +101,39 @@ def fit(
     packs = Packs(packs_folder)
     language_loss = LanguageLoss(packs.languages)
     step_tokens = settings.batch_packs * packs[0]["input_ids"].size
-    if hybrid:
-        routed.attach(model)
-    diary = _Diary(folder / LOG, language_loss, step_tokens, progress)
+    mixture = settings if isinstance(settings, MoeTrainingSection) else None
+    loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages)
+    diary = _Diary(folder / LOG, language_loss, loads, step_tokens, progress)
     arguments = _arguments(settings, folder, seed)
-    trainer = StrictTrainer(packs, seed, language_loss, model=model, args=arguments, callbacks=[diary])
-    for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ in ("PrinterCallback",)]:
-        trainer.remove_callback(callback)
     resume = _resume_point(folder / CHECKPOINTS, progress)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    if hybrid:
-        routed.detach(model)
+    with _attached(model, mixture, loads, len(packs.languages)) as balancing:
+        trainer = StrictTrainer(packs, seed, language_loss, balancing, model=model, args=arguments, callbacks=[diary])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return {"steps": settings.steps, "tokens": settings.steps * step_tokens, "resumed": bool(resume)}
+
+
+@contextmanager
+def _attached(
+    model: PreTrainedModel, settings: MoeTrainingSection | None, loads: ExpertLoads, num_languages: int
+) -> Iterator[Balancing | None]:
+    """Attach the routing for the length of a training; routers that it asks nothing are not trained."""
+    if settings is None:
+        yield None
+        return
+    routing = Routing(settings.routing)
+    balance = Balance(settings.load_balance, settings.z_loss, loads=Loads(num_languages))
+    routed.attach(model, routing, balance)
+    routers = [r for layer in routed.sparse_layers(model).values() for r in routed.routers_of(layer)]
+    trained = [router.weight.requires_grad for router in routers]
+    for router, before in zip(routers, trained, strict=True):
+        router.weight.requires_grad_(before and routing not in ALONE)
+    try:
+        yield Balancing(balance, settings.bias_balance, loads)
+    finally:
+        for router, before in zip(routers, trained, strict=True):
+            router.weight.requires_grad_(before)
+        routed.detach(model)
 
 
 def _resume_point(root: Path, progress: Progress) -> Path | None:

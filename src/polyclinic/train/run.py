@@ -27,12 +27,21 @@ def train_base(
 def train_mixture(
     section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    """Train an upcycled checkpoint with its family experts and save it as a stock checkpoint."""
+    """Train an upcycled checkpoint with its family experts and save it as a stock checkpoint.
+
+    Raises CheckpointError where plain top-k is asked of routers that cannot tell tokens apart.
+    """
     quiet()
+    families = read_families(checkpoint)
+    made = families.get("made", {})
+    alike = made.get("router_init") == "zero" and not made.get("noise") and not made.get("reinit")
+    if alike and "trained_with" not in families and section.routing == "topk":
+        what = "has routers of zeros and equal experts: top-k sends every token to the same ones for ever"
+        raise CheckpointError(checkpoint, what, "train with routing hybrid, or build it with noise")
     model = load_model(checkpoint)
-    facts = fit(model, packs, section, folder, seed, progress, hybrid=section.routing == "hybrid")
+    facts = fit(model, packs, section, folder, seed, progress)
     facts |= _save(model, checkpoint, folder)
-    write_families(folder, {**read_families(checkpoint), "trained_with": section.routing})
+    write_families(folder, {**families, "trained_with": section.routing})
     return facts
 
 

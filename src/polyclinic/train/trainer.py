@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from polyclinic.corpus.pack import IGNORED
 from polyclinic.moe import attach as routed
+from polyclinic.moe.balance import Balance, grows, next_bias, remaining
 from polyclinic.runs import SCRATCH
 from polyclinic.train import checkpoint
 from polyclinic.train.packs import Packs, PackSampler, collate
@@ -43,12 +44,68 @@ class LanguageLoss:
         return out
 
 
+class ExpertLoads:
+    """Picks per sparse layer, language and expert since the last line of the log."""
+
+    def __init__(self, layers: list[int], languages: list[str]) -> None:
+        self._layers, self._languages = layers, languages
+        self._sums: Tensor | None = None
+
+    def add(self, loads_LGE: Tensor) -> None:
+        """Add counts (layers, languages, experts)."""
+        self._sums = loads_LGE if self._sums is None else self._sums + loads_LGE
+
+    def take(self) -> dict[str, Any]:
+        """Return the shares of the experts by layer, over all and per language, and start again."""
+        if self._sums is None:
+            return {}
+        sums_LGE, self._sums = self._sums, None
+        seen = [g for g, count in enumerate(sums_LGE.sum((0, 2)).tolist()) if count]
+        by_language = {self._languages[g]: self._shares(sums_LGE[:, g]) for g in seen}
+        return {"experts": self._shares(sums_LGE.sum(1)), "language_experts": by_language}
+
+    def _shares(self, loads_LE: Tensor) -> dict[str, list[float]]:
+        shares_LE = loads_LE.double() / loads_LE.sum(-1, keepdim=True).clamp(min=1)
+        rounded = [[round(share, 4) for share in row] for row in shares_LE.tolist()]
+        return {str(layer): row for layer, row in zip(self._layers, rounded, strict=True)}
+
+
+class Balancing(TrainerCallback):
+    """After each step, counts the picks and moves the bias; the bias has faded before the end."""
+
+    def __init__(self, balance: Balance, rate: float, loads: ExpertLoads) -> None:
+        self._balance, self._rate, self._loads = balance, rate, loads
+        self.bias_LE: Tensor | None = None  # as learned; what is left of it is in `balance`
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Let the bias of a resumed run count as it did."""
+        self._apply(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count, and learn the bias while it grows."""
+        loads_LGE = self._balance.loads.take()
+        self._loads.add(loads_LGE)
+        if self._rate and grows(state.global_step, state.max_steps):
+            loads_LE = loads_LGE.sum(1)
+            before = torch.zeros(loads_LE.shape) if self.bias_LE is None else self.bias_LE
+            self.bias_LE = next_bias(before, loads_LE, self._rate)
+        self._apply(state.global_step, state.max_steps)
+
+    def _apply(self, step: int, steps: int) -> None:
+        share = remaining(step, steps)
+        self._balance.bias_LE = share * self.bias_LE if share and self.bias_LE is not None else None
+
+
 class StrictTrainer(Trainer):
     """Trainer with per-language loss, a seedless order of packs, and strict checkpoints."""
 
-    def __init__(self, packs: Packs, seed: int, language_loss: LanguageLoss, **kwargs: Any) -> None:
+    def __init__(
+        self, packs: Packs, seed: int, language_loss: LanguageLoss, balancing: Balancing | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(train_dataset=packs, data_collator=collate, **kwargs)
-        self._packs, self._seed, self._language_loss = packs, seed, language_loss
+        self._packs, self._seed, self._language_loss, self._balancing = packs, seed, language_loss, balancing
+        if balancing is not None:
+            self.add_callback(balancing)
         self.model_accepts_loss_kwargs = False  # the loss below is a mean over the batch
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackSampler:
@@ -64,7 +121,8 @@ class StrictTrainer(Trainer):
     ) -> Any:
         """Return the mean token loss of a batch; no mask is given, so restarting positions make it."""
         labels = inputs["labels"][:, 1:].flatten()
-        routing = {"family_ids": inputs["family_ids"]} if routed.is_attached(self.model) else {}
+        attached = routed.is_attached(self.model)
+        routing = {"family_ids": inputs["family_ids"], "group_ids": inputs["language_ids"]} if attached else {}
         outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, **routing)
         logits = outputs.logits[:, :-1].flatten(0, 1).float()
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
@@ -76,10 +134,13 @@ class StrictTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         root = Path(str(self.args.output_dir)) / CHECKPOINTS
         state = json.dumps({**asdict(self.state), "log_history": []})
-        checkpoint.save(root, self.state.global_step, self.model, self.optimizer, self.lr_scheduler, state)
+        bias = None if self._balancing is None else self._balancing.bias_LE
+        checkpoint.save(root, self.state.global_step, self.model, self.optimizer, self.lr_scheduler, state, bias)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.load_weights(Path(resume_from_checkpoint), self.model)
+        if self._balancing is not None:
+            self._balancing.bias_LE = checkpoint.load_bias(Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is not None:

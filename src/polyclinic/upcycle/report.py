@@ -1,27 +1,31 @@
 """The proof of an upcycled checkpoint as a section of the report."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from polyclinic.markup import Fragment, facts
+from polyclinic.upcycle.plan import start
 
 LEAD = (
-    "Before training, the mixture must compute exactly what its dense parent computes. The second figure moves the "
-    "experts apart first, since identical experts would hide a fault of routing."
+    "Before training, the mixture must compute what its dense parent computes, unless a choice of the recipe moves it "
+    "away, and every tensor that has a parent must be its copy. Alike experts would hide a fault of routing, so one "
+    "figure moves them apart first."
 )
 
 
 def fragment(proof: Mapping[str, Any]) -> Fragment:
     """Return the section for the facts of an upcycle step."""
-    layers = ", ".join(map(str, proof["sparse_layers"]))
-    pairs = [("experts per sparse layer", str(proof["num_experts"])), ("sparse layers", layers)]
-    if "difference" in proof:
-        pairs += [
-            ("largest logit difference to the parent", f"{proof['difference']:.1e}"),
-            ("largest |logit|", f"{proof['largest_logit']:.2f}"),
-            ("the parent's own difference, batch 1 against 2", f"{proof['dense_batch_difference']:.1e}"),
-            ("experts apart: difference to a plain loop", f"{proof['mixture_difference']:.1e}"),
-        ]
-    else:
-        pairs.append(("proof", "not run: noise was added to the experts, so they differ on purpose"))
+    pairs = [
+        ("experts per sparse layer", str(proof["num_experts"])),
+        ("sparse layers", ", ".join(map(str, proof["sparse_layers"]))),
+        ("at the start", escape(start(proof))),
+        ("largest logit difference to the parent", f"{proof['difference']:.1e}"),
+        ("largest |logit|", f"{proof['largest_logit']:.2f}"),
+        ("the parent's own difference, batch 1 against 2", f"{proof['dense_batch_difference']:.1e}"),
+        ("largest logit difference in bf16, for scale", f"{proof['bf16_difference']:.1e}"),
+        ("tensors that are the parent's, bit for bit", str(proof["copied_tensors"])),
+        ("experts apart: difference to a plain loop", f"{proof['mixture_difference']:.1e}"),
+    ]
+    pairs += [("note", escape(note)) for note in proof["notes"]]
     return Fragment("Proof of the conversion", LEAD, facts(pairs))

@@ -1,0 +1,189 @@
+"""Every routing of the paper, restated in plain loops from its text, against the attached stock block.
+
+Restated from the description of the published code: r = softmax over the experts of W x, no bias,
+in fp32; vanilla takes the top k; hybrid-k puts the label's expert in place of the last pick if it
+is absent; language-specific takes the label's expert with weight 1, beside a shared expert times a
+sigmoid gate. Weights are r at the final picks, divided by their sum only if the model normalises.
+"""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from polyclinic.moe.attach import Routing, attach, sparse_layers
+
+RULES = {
+    "vanilla": (Routing.TOPK,),
+    "hybrid": (Routing.HYBRID, Routing.HYBRID_TRAINING),
+    "language": (Routing.LANGUAGE, Routing.LANGUAGE_TRAINING),
+}
+
+
+class Case(NamedTuple):
+    """Sizes of a mixture, a family per token (rows, tokens), how it routes, and a seed."""
+
+    num_experts: int
+    top_k: int
+    normalise: bool
+    families: list[list[int]]
+    rule: str
+    mode: Routing
+    seed: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    num_experts, rows, length = draw(st.integers(1, 7)), draw(st.integers(1, 2)), draw(st.integers(1, 5))
+    row = st.lists(st.integers(-1, num_experts - 1), min_size=length, max_size=length)
+    families = draw(st.lists(row, min_size=rows, max_size=rows))
+    rule = draw(st.sampled_from(sorted(RULES)))
+    top_k, mode = draw(st.integers(1, num_experts)), draw(st.sampled_from(RULES[rule]))
+    return Case(num_experts, top_k, draw(st.booleans()), families, rule, mode, draw(st.integers(0, 9)))
+
+
+def routed(rule: str, probs: Tensor, family: int, top_k: int, normalise: bool) -> list[tuple[int, Tensor]]:
+    """Picks of one token with their weights."""
+    if rule == "language" and family != -1:
+        return [(family, torch.tensor(1.0))]
+    ranked = sorted(range(len(probs)), key=lambda e: -probs[e].item())
+    picks = ranked[:top_k]
+    if rule == "hybrid" and family != -1 and family not in picks:
+        picks = [*ranked[: top_k - 1], family]
+    total = sum(probs[e] for e in picks) if normalise else 1.0
+    return [(e, probs[e] / total) for e in picks]
+
+
+class Restated:
+    """One sparse block in loops; leaves are copies of its weights."""
+
+    def __init__(self, block: Any, case: Case) -> None:
+        self.leaves = {name: p.detach().clone().requires_grad_() for name, p in block.named_parameters() if p.numel()}
+        self.case = case
+
+    def swiglu(self, state: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        return down @ (torch.nn.functional.silu(gate @ state) * (up @ state))
+
+    def __call__(self, states: Tensor) -> tuple[Tensor, list[list[tuple[int, Tensor]]]]:
+        """Return the block's output (rows, tokens, hidden) and the picks of every token in turn."""
+        w, picks, rows = self.leaves, [], []
+        for row, families in zip(states, self.case.families, strict=True):
+            tokens = []
+            for state, family in zip(row, families, strict=True):
+                probs = (w["gate.weight"] @ state).softmax(-1)
+                picks.append(routed(self.case.rule, probs, family, self.case.top_k, self.case.normalise))
+                out = torch.zeros_like(state)
+                for expert, weight in picks[-1]:
+                    gate, up = w["experts.gate_up_proj"][expert].chunk(2)
+                    out = out + weight * self.swiglu(state, gate, up, w["experts.down_proj"][expert])
+                if "shared_expert.up_proj.weight" in w:
+                    shared = (w[f"shared_expert.{part}_proj.weight"] for part in ("gate", "up", "down"))
+                    out = out + (w["shared_expert_gate.weight"][0] @ state).sigmoid() * self.swiglu(state, *shared)
+                tokens.append(out)
+            rows.append(torch.stack(tokens))
+        return torch.stack(rows), picks
+
+
+def model_of(mixture: Any, kind: str, case: Case, **more: Any) -> PreTrainedModel:
+    sizes = {"num_experts": case.num_experts, "num_experts_per_tok": case.top_k, "norm_topk_prob": case.normalise}
+    shared = {"shared_expert_intermediate_size": 24} if kind == "qwen2" and case.seed % 2 else {}
+    return mixture(kind, case.seed, moe_intermediate_size=8, **sizes, **shared, **more)
+
+
+def captured(layer: Any, what: str, into: list[Any]) -> None:
+    """Keep the inputs (what=experts: states, picks, weights) or the input and output of the block."""
+    if what == "experts":
+        layer.mlp.experts.register_forward_pre_hook(lambda _, args: into.append(args))
+    else:
+
+        def block(_: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
+            args[0].retain_grad()
+            output.retain_grad()
+            into.append((args[0], output))
+
+        layer.mlp.register_forward_hook(block)
+
+
+@pytest.mark.parametrize("experts", ["eager", "grouped_mm", "batched_mm"])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases())
+def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
+    mixture: Any, kind: str, experts: str, case: Case
+) -> None:
+    model, families = model_of(mixture, kind, case).train(), torch.tensor(case.families)
+    model.set_experts_implementation(experts)
+    called: list[Any] = []
+    blocks: list[Any] = []
+    for layer in sparse_layers(model).values():
+        captured(layer, "experts", called)
+        captured(layer, "block", blocks)
+    attach(model, case.mode)
+    draw = torch.Generator().manual_seed(case.seed)
+    embedded = torch.randn((*families.shape, 32), generator=draw)
+    model(inputs_embeds=embedded, family_ids=families).logits.square().mean().backward()
+    assert len(blocks) == 2
+    for layer, (_, experts_TK, weights_TK), (states, output) in zip(
+        sparse_layers(model).values(), called, blocks, strict=True
+    ):
+        restated, leaf = Restated(layer.mlp, case), states.detach().requires_grad_()
+        expected, picks = restated(leaf)
+        expected.backward(output.grad)
+        for token, chosen in enumerate(picks):
+            k = len(chosen)
+            assert experts_TK[token, :k].tolist() == [e for e, _ in chosen]
+            assert all(experts_TK[token, k:] == chosen[0][0])  # what carries nothing calls no other expert
+            assert all(weights_TK[token, k:] == 0.0)
+            torch.testing.assert_close(weights_TK[token, :k], torch.stack([w for _, w in chosen]))
+            assert case.rule != "language" or families.flatten()[token] == -1 or weights_TK[token, 0] == 1.0
+        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(states.grad, leaf.grad, rtol=1e-3, atol=1e-5)
+        for name, parameter in layer.mlp.named_parameters():
+            wanted, got = restated.leaves[name].grad, parameter.grad
+            zeros = torch.zeros_like(parameter)
+            pair = (zeros if got is None else got, zeros if wanted is None else wanted)
+            torch.testing.assert_close(*pair, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            if case.rule == "language" and name == "gate.weight" and (families != -1).all():
+                assert not pair[0].any()  # the router gets no gradient
+
+
+def test_router_probabilities_are_taken_in_full_precision_in_a_half_precision_model(mixture: Any, kind: str) -> None:
+    case = Case(5, 3, True, [[0, 1, 4, -1, 2, 3]], "hybrid", Routing.HYBRID, 0)
+    model, families = model_of(mixture, kind, case).to(torch.bfloat16), torch.tensor(case.families)
+    layer, called = sparse_layers(model)[1], []
+    captured(layer, "experts", called)
+    attach(model, case.mode)
+    model(torch.arange(1, 7)[None], family_ids=families)
+    states, experts_TK, weights_TK = called[0]
+    assert weights_TK.dtype is torch.bfloat16
+    logits = states @ layer.mlp.gate.weight.T
+    assert logits.dtype is torch.bfloat16
+    for token, family in enumerate(case.families[0]):
+        chosen = routed("hybrid", logits[token].float().softmax(-1), family, 3, True)
+        assert experts_TK[token].tolist() == [e for e, _ in chosen]
+        assert weights_TK[token].equal(torch.stack([w for _, w in chosen]).to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_published_baseline_asks_its_untrained_router_at_test(mixture: Any, normalise: bool) -> None:
+    """A shared expert and one routed expert; the label only counts in training."""
+    case = Case(5, 1, normalise, [[3, 3, 3, 3]], "language", Routing.LANGUAGE_TRAINING, 1)
+    model, families = model_of(mixture, "qwen2", case), torch.tensor(case.families)
+    layer, called, blocks = sparse_layers(model)[1], [], []
+    captured(layer, "experts", called)
+    captured(layer, "block", blocks)
+    attach(model, case.mode)
+    model.eval()(torch.arange(1, 5)[None], family_ids=families)
+    states, experts_TK, weights_TK = called[0]
+    probs = (states @ layer.mlp.gate.weight.T).softmax(-1)
+    assert experts_TK.flatten().equal(probs.argmax(-1))
+    assert not (experts_TK == 3).all()
+    torch.testing.assert_close(weights_TK.flatten(), torch.ones(4) if normalise else probs.amax(-1))
+    restated = Restated(layer.mlp, case._replace(rule="vanilla"))(blocks[0][0])[0]
+    torch.testing.assert_close(blocks[0][1], restated)
+    model.train()(torch.arange(1, 5)[None], family_ids=families)
+    assert (called[1][1] == 3).all()
+    assert (called[1][2] == 1.0).all()
