@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,14 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 128,
     "pad_token_id": 0,
 }
-OWN: dict[str, dict[str, Any]] = {"qwen2": {}, "qwen3": {"head_dim": 16}}
+OWN: dict[str, dict[str, Any]] = {
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "llama": {},
+    "mistral": {"sliding_window": None},
+    "phi3": {"bos_token_id": 1, "eos_token_id": 2},
+}
+NATIVE = ("qwen2", "qwen3")  # one for each native mixture; the fixture `kind` walks them
 MIXED = {
     "num_experts": 5,
     "num_experts_per_tok": 2,
@@ -50,7 +58,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=sorted(OWN))
+@pytest.fixture(params=NATIVE)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -60,7 +68,7 @@ def _made(model_type: str, seed: int, **values: Any) -> PreTrainedModel:
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **values))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **deepcopy(values)))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -90,14 +98,14 @@ def mixture() -> Make:
 def converted() -> Make:
     """Make a mixture folder beside a dense folder; returns it."""
 
-    def make(dense_folder: Path, sparse: tuple[int, ...] = (1, 2), num_experts: int = 5, seed: int = 0) -> Path:
+    def make(dense_folder: Path, sparse: tuple[int, ...] = (1, 2), num_experts: int = 5, **choices: Any) -> Path:
         out = dense_folder.with_name(f"{dense_folder.name}-moe")
         out.mkdir()
         raw = read_config(dense_folder)
         config, blueprint = dense_config(raw, dense_folder), blueprint_for(raw, dense_folder)
-        mixture = Mixture(sparse, num_experts, seed=seed)
+        mixture = Mixture(sparse, num_experts, **choices)
         files = checked_files(dense_folder)
-        write_tensors(plan_tensors(headers(files), config, blueprint, mixture), files, out, seed, {})
+        write_tensors(plan_tensors(headers(files), config, blueprint, mixture), files, out, mixture.seed, {})
         write_json(out / CONFIG, moe_config(config, blueprint, mixture))
         return out
 

@@ -123,6 +123,18 @@ def test_an_index_that_names_the_wrong_shard_is_refused(sharded: Path) -> None:
     assert NORM in refusal(lambda: load_model(sharded))
 
 
+@pytest.mark.parametrize("elsewhere", ["../other/model.safetensors", "{folder}-other/model.safetensors", "deep/er"])
+def test_an_index_that_names_a_file_outside_its_folder_is_refused(sharded: Path, elsewhere: str) -> None:
+    for other in (sharded.with_name("other"), sharded.with_name(f"{sharded.name}-other"), sharded / "deep"):
+        other.mkdir()
+    target = sharded / elsewhere.format(folder=sharded)
+    index = read_json(sharded / INDEX)
+    shutil.copy(sharded / index["weight_map"][NORM], target)
+    moved = {n: str(elsewhere.format(folder=sharded)) for n in names_in(target)}
+    write_json(sharded / INDEX, index | {"weight_map": index["weight_map"] | moved})
+    assert "elsewhere" in refusal(lambda: load_model(sharded))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": {}}', '{"weight_map": []}'])
 def test_a_damaged_index_is_refused(sharded: Path, text: str) -> None:
     (sharded / INDEX).write_text(text)
@@ -238,8 +250,8 @@ def test_a_refusal_prints_nothing_and_leaves_the_verbosity_as_it_was(
     assert (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()) == before
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]"])
-def test_a_family_map_that_is_absent_or_damaged_is_refused(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"format": 2}', "{}"])
+def test_a_family_map_that_is_absent_damaged_or_of_another_release_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "polyclinic.json").write_text(text)
     assert "polyclinic.json" in refusal(lambda: read_families(tmp_path))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.qwen2_moe import modeling_qwen2_moe
@@ -13,14 +14,18 @@ from transformers.models.qwen3_moe import modeling_qwen3_moe
 
 from polyclinic.errors import CheckpointError, ProofError
 from polyclinic.moe.attach import sparse_layers
-from polyclinic.moe.checkpoint import load_model
+from polyclinic.moe.blueprint import Mixture
+from polyclinic.moe.checkpoint import load_model, write_families
+from polyclinic.moe.skeleton import Parts
 from polyclinic.moe.verify import (
     BOUND,
-    compare_logits,
-    compare_mixture,
-    first_difference,
-    first_strange,
+    check_copies,
+    compare,
+    equal_by_design,
+    mixture_of,
     plain_mixture,
+    prove_blocks,
+    run,
     verify,
 )
 
@@ -57,15 +62,30 @@ def change(name: str, by: Callable[[Tensor], Tensor]) -> Callable[[dict[str, Ten
 # Right mixtures
 
 
+@torch.no_grad()
 def test_a_right_mixture_is_proven_with_its_figures(pair: Pair) -> None:
     facts = verify(*pair, seed=0)
     dense, moe = (load_model(folder) for folder in pair)
     expected, got = dense(some_tokens()).logits, moe(some_tokens()).logits
+    assert facts["equal_by_design"]
     assert facts["difference"] == (expected - got).abs().max().item() <= 2e-6 * facts["largest_logit"]
     assert facts["largest_logit"] == expected.abs().max().item()
+    assert facts["dense_batch_difference"] == (expected[:1] - dense(some_tokens()[:1]).logits).abs().max().item()
     assert facts["mixture_difference"] <= 2e-6 * facts["largest_output"]
     assert facts["largest_output"] > 0
     assert verify(*pair, seed=0) == facts
+
+
+@torch.no_grad()
+def test_the_difference_in_bf16_is_reported(pair: Pair) -> None:
+    dense, moe = (load_model(folder, torch.bfloat16)(some_tokens()).logits for folder in pair)
+    assert verify(*pair, seed=0)["bf16_difference"] == (dense.float() - moe.float()).abs().max().item()
+
+
+def test_every_tensor_that_has_a_parent_is_counted(pair: Pair) -> None:
+    dense = set(load_model(pair[0]).state_dict())
+    experts = {n for n in dense if ".mlp." in n and "layers.0." not in n}
+    assert verify(*pair, seed=0)["copied_tensors"] == len(dense - experts) + 5 * len(experts)
 
 
 @torch.no_grad()
@@ -91,18 +111,22 @@ def test_the_plain_loop_stands_router_scores_beyond_the_range_of_exp(mixture: An
 # Wrong weights
 
 
-def test_one_changed_bit_of_any_tensor_with_a_parent_is_named(pair: Pair) -> None:
-    dense, moe = (load_model(folder) for folder in pair)
-    assert first_strange(dense, moe) is None
+def test_one_changed_bit_of_any_tensor_with_a_parent_is_named(pair: Pair, change_tensors: Any) -> None:
+    def flip(tensors: dict[str, Tensor]) -> None:
+        tensors[name].view(torch.int32).view(-1)[-1] ^= 1
+
+    (path,) = pair[1].glob("*.safetensors")
+    sound = path.read_bytes()
     parentless = ("mlp.gate.", "shared_expert")
-    named = {n: t for n, t in moe.state_dict().items() if not any(p in n for p in parentless)}
-    assert len(named) > 25
-    for name, tensor in named.items():
-        value = tensor.flatten()[-1].clone()
-        tensor.view(-1)[-1] = torch.nextafter(value, torch.tensor(9.0))
-        assert first_strange(dense, moe) == name
-        tensor.view(-1)[-1] = value
-    assert first_strange(dense, moe) is None
+    named = [n for n in load_file(path) if not any(p in n for p in parentless)]
+    assert len(named) > 40
+    mixture = mixture_of(*pair)
+    for name in named:
+        change_tensors(pair[1], flip)
+        with pytest.raises(ProofError, match=f"{name} is no copy"):
+            check_copies(*pair, mixture)
+        path.write_bytes(sound)
+    check_copies(*pair, mixture)
 
 
 @pytest.mark.parametrize(
@@ -147,34 +171,34 @@ def test_an_expert_that_no_token_visited_fails_the_proof(
     moe(some_tokens())
     name = f"model.layers.1.mlp.experts.{idle[0]}.up_proj.weight"
     change_tensors(pair[1], change(name, lambda t: t + 1.0))
-    assert "model.layers.1.mlp.experts.gate_up_proj" in refusal(pair)
+    assert f"{name} is no copy" in refusal(pair)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_the_first_layer_that_differs_is_named(pair: Pair, change_tensors: Any, layer: int) -> None:
     name = f"model.layers.{layer}.self_attn.o_proj.weight"
     change_tensors(pair[1], change(name, lambda t: t + 0.05 * torch.randn_like(t)))
-    dense, moe = (load_model(folder) for folder in pair)
-    assert first_difference(dense, moe, some_tokens()) == layer
     assert f"first at layer {layer};" in refusal(pair)
 
 
-@torch.no_grad()
 def test_no_layer_differs_where_only_the_output_head_does(pair: Pair, change_tensors: Any) -> None:
     change_tensors(pair[1], change("lm_head.weight", lambda t: 2 * t))
-    dense, moe = (load_model(folder) for folder in pair)
-    assert first_difference(dense, moe, some_tokens()) == len(dense.model.layers)
-    assert "logits differ" in refusal(pair)
+    assert "behind the last layer" in refusal(pair)
 
 
 # Wrong routing
 
 
 def test_weights_that_do_not_sum_to_one_fail_the_proof_at_the_first_sparse_layer(
-    pair: Pair, change_config: Any
+    pair: Pair, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_config(pair[1], norm_topk_prob=False)
+    stock = STOCK[kind][0].forward
+
+    def halved(router: Any, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, weights, picks = stock(router, states)
+        return logits, weights / 2, picks
+
+    monkeypatch.setattr(STOCK[kind][0], "forward", halved)
     assert "first at layer 1;" in refusal(pair)
 
 
@@ -211,18 +235,106 @@ def test_two_experts_in_each_others_place_fail_the_proof(
     assert "plain loop" in refusal(pair)
 
 
-@torch.no_grad()
 def assert_hidden_from_logits(pair: Pair) -> None:
-    facts = compare_logits(*(load_model(folder) for folder in pair), some_tokens())
+    facts = compare(*(run(Parts(folder), some_tokens()) for folder in pair))
     assert facts["difference"] <= BOUND * facts["largest_logit"]
 
 
+def test_a_block_that_gives_no_number_is_no_small_difference(
+    pair: Pair, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock, calls = STOCK[kind][1].forward, []
+
+    def spoiled(self: Any, *args: Any) -> Tensor:
+        calls.append(self)
+        out = stock(self, *args)
+        return out * float("nan") if len(calls) == 4 else out  # two layers, each once as it is and once apart
+
+    monkeypatch.setattr(STOCK[kind][1], "forward", spoiled)
+    with pytest.raises(ProofError, match="the block of layer 2"):
+        prove_blocks(pair[1], seed=0)
+
+
+# Mixtures that differ on purpose
+
+
+@pytest.mark.parametrize(
+    ("mixture", "equal"),
+    [
+        (Mixture((1,), 5), True),
+        (Mixture((1,), 5, shared_expert="zero", router_init="zero"), True),
+        (Mixture((1,), 5, shared_expert="copy"), False),
+        (Mixture((1,), 5, normalise=False), False),
+        (Mixture((1,), 5, noise=0.1), False),
+        (Mixture((1,), 5, reinit=0.5), False),
+    ],
+)
+def test_what_must_equal_its_parent_is_known(mixture: Mixture, equal: bool) -> None:
+    assert equal_by_design(mixture) is equal
+
+
+def test_experts_said_to_have_been_moved_may_differ_and_all_else_may_not(
+    pair: Pair, change_tensors: Any, change_config: Any
+) -> None:
+    up = "model.layers.1.mlp.experts.3.up_proj.weight"
+    change_tensors(pair[1], change(up, lambda t: t + 0.05 * torch.randn_like(t)))
+    assert "logits differ" in refusal(pair)
+    write_families(pair[1], {"format": 1, "made": {"noise": 0.1}})
+    facts = verify(*pair, seed=0)
+    assert not facts["equal_by_design"]
+    assert facts["difference"] > 2e-6 * facts["largest_logit"]
+    norm = "model.layers.1.input_layernorm.weight"
+    change_tensors(pair[1], change(norm, lambda t: t + 1e-3))
+    assert f"{norm} is no copy" in refusal(pair)
+
+
+def test_a_mixture_with_weights_as_the_paper_leaves_them_is_proven_but_for_its_logits(
+    pair: Pair, change_config: Any
+) -> None:
+    change_config(pair[1], norm_topk_prob=False)
+    facts = verify(*pair, seed=0)
+    assert not facts["equal_by_design"]
+    assert facts["difference"] > 2e-6 * facts["largest_logit"]
+    assert facts["mixture_difference"] <= 2e-6 * facts["largest_output"]
+
+
+@pytest.mark.parametrize("start", ["zero", "copy"])
+def test_a_mixture_with_a_shared_expert_is_proven(tmp_path: Path, dense: Any, converted: Any, start: str) -> None:
+    dense("qwen2").save_pretrained(tmp_path / "dense")
+    pair = tmp_path / "dense", converted(tmp_path / "dense", shared_expert=start)
+    write_families(pair[1], {"format": 1, "made": {"shared_expert": start}})
+    facts = verify(*pair, seed=0)
+    assert facts["equal_by_design"] is (start == "zero")
+    assert (facts["difference"] <= 2e-6 * facts["largest_logit"]) is (start == "zero")
+
+
 @torch.no_grad()
-def test_a_block_that_gives_no_number_is_no_small_difference(pair: Pair) -> None:
-    moe = load_model(pair[1])
-    sparse_layers(moe)[1].mlp.experts.down_proj[0, 0, 0] = float("nan")
-    difference = compare_mixture(moe, some_tokens(), torch.Generator().manual_seed(0))["mixture_difference"]
-    assert not difference <= BOUND * 1e9
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+def test_the_plain_loop_equals_the_stock_block_with_a_shared_expert(mixture: Any, top_k: int) -> None:
+    model = mixture("qwen2", num_experts_per_tok=top_k, shared_expert_intermediate_size=24)
+    states = torch.randn(1, 20, 32)
+    for layer in sparse_layers(model).values():
+        expected = layer.mlp(states)[0]
+        got = plain_mixture(layer.mlp, states[0], top_k, normalise=True)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-6 * expected.abs().max().item())
+        for parameter in layer.mlp.shared_expert.parameters():
+            parameter.zero_()
+        assert (plain_mixture(layer.mlp, states[0], top_k, normalise=True) - got).abs().max() > 1e-3
+
+
+# The proof that needs no parent
+
+
+def test_blocks_are_proven_without_a_parent(pair: Pair) -> None:
+    facts = prove_blocks(pair[1], seed=0)
+    assert facts["mixture_difference"] <= 2e-6 * facts["largest_output"]
+    assert facts["largest_output"] > 0
+
+
+def test_the_proof_leaves_the_files_as_they_are(pair: Pair) -> None:
+    before = {p: p.read_bytes() for folder in pair for p in folder.iterdir()}
+    verify(*pair, seed=0)
+    assert {p: p.read_bytes() for folder in pair for p in folder.iterdir()} == before
 
 
 # Wrong folders

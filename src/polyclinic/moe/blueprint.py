@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import AutoConfig
 
 from polyclinic.errors import CheckpointError
+from polyclinic.moe.checkpoint import quiet
 
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
 # What a mixture takes over from its parent, resolved with the defaults of the parent's own class.
@@ -21,6 +22,7 @@ CARRIED = (
     *("use_cache", "tie_word_embeddings", "rope_parameters", "attention_dropout", "dtype"),
     *("pad_token_id", "bos_token_id", "eos_token_id"),
 )
+ALIGNED = 8  # the stock grouped matrix product of experts takes rows of whole 16 bytes, in bf16 these
 # Rotary embeddings that the native classes compute as the dense ones do, with and without a cache.
 ROPE_KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
 
@@ -108,9 +110,7 @@ REFUSED = {
     **dict.fromkeys(("deepseek_v3", "gpt_oss", "ernie4_5_moe", "glm4_moe", "qwen3_next"), _ALREADY),
     "upcycling-qwen2-moe": "it is a published Apollo-MoE; read it with polyclinic upcycle import-apollo",
     "smollm3": "some of its layers have no rotary embedding, the native mixtures give one to all",
-    **dict.fromkeys(
-        ("phi", "gpt_neox", "falcon", "gptj"), "attention and FFN run side by side in it, and it has LayerNorm"
-    ),
+    **dict.fromkeys(("phi", "gpt_neox", "falcon", "gptj"), _PARALLEL),
     **dict.fromkeys(("gpt2", "opt", "bloom"), "it has LayerNorm and learned or ALiBi positions"),
     "stablelm": "it has LayerNorm and rotary embeddings on a part of each head",
 }
@@ -126,6 +126,10 @@ def blueprint_for(config: Mapping[str, Any], where: object) -> Blueprint:
     for key in SIZES:
         if not isinstance(config.get(key), int) or config[key] < 1:
             raise CheckpointError(where, f"config.json has no {key} in whole numbers", "fetch the checkpoint again")
+    for key in ("hidden_size", "intermediate_size"):
+        if config[key] % ALIGNED:
+            what = f"{key} {config[key]} is no multiple of {ALIGNED}, which the stock experts need"
+            raise CheckpointError(where, what, f"give a model with {key} a multiple of {ALIGNED}")
     return BLUEPRINTS[kind]
 
 
@@ -137,7 +141,8 @@ def dense_config(raw: Mapping[str, Any], where: object) -> dict[str, Any]:
     blueprint = blueprint_for(raw, where)
     try:
         values = {k: v for k, v in raw.items() if k != "model_type"}
-        dense: dict[str, Any] = AutoConfig.for_model(blueprint.dense_type, **values).to_dict()
+        with quiet():
+            dense: dict[str, Any] = AutoConfig.for_model(blueprint.dense_type, **values).to_dict()
     except Exception as err:  # a strange value fails anywhere in the stock class
         what = f"config.json is refused by its own class ({' '.join(str(err).split())[:200]})"
         raise CheckpointError(where, what, "fetch the checkpoint again") from err

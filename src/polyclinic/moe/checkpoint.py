@@ -112,6 +112,8 @@ def tensor_files(folder: Path) -> dict[str, Path]:
             raise CheckpointError(folder / INDEX, "holds no weight_map", "fetch the checkpoint again")
         listed = {str(k): folder / str(v) for k, v in weight_map.items()}
         for path in sorted(set(listed.values())):
+            if path.parent != folder:
+                raise CheckpointError(folder / INDEX, f"names a file elsewhere ({path.name})", "fetch it again")
             if not path.is_file():
                 raise CheckpointError(path, "the index names it, it is not there", "fetch the shard again")
         files = sorted(set(listed.values()))

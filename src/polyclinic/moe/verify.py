@@ -57,7 +57,7 @@ def verify(dense_folder: Path, moe_folder: Path, seed: int) -> Facts:
         raise ProofError(moe_folder, f"{what}; the bound is {BOUND:g} x {facts['largest_logit']:.2f}", "report this")
     alone = Parts(dense_folder)(tokens[:1])
     facts["dense_batch_difference"] = (parent.logits[:1] - alone).abs().max().item()
-    facts["copied_tensors"] = _check_copies(dense_folder, moe_folder, mixture)
+    facts["copied_tensors"] = check_copies(dense_folder, moe_folder, mixture)
     facts |= _check_blocks(blocks, moe_folder)
     facts |= _bf16(dense_folder, moe_folder, tokens)
     return facts
@@ -142,7 +142,7 @@ def first_difference(parent: Run, ours: Run) -> str:
     return "behind the last layer"
 
 
-def _check_copies(dense_folder: Path, moe_folder: Path, mixture: Mixture) -> int:
+def check_copies(dense_folder: Path, moe_folder: Path, mixture: Mixture) -> int:
     """Compare every tensor that has a parent with it, bit for bit; returns how many."""
     raw = read_config(dense_folder)
     dense_files, files = checked_files(dense_folder), checked_files(moe_folder)
