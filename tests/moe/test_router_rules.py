@@ -108,6 +108,12 @@ def captured(layer: Any, what: str, into: list[Any]) -> None:
         layer.mlp.register_forward_hook(block)
 
 
+def assert_near(got: Tensor, expected: Tensor, name: str) -> None:
+    """Hold a difference against the largest value: sums in another order round by a share of that."""
+    share = 1e-4 if name == "gate.weight" else 5e-6  # a router's gradient is what remains of terms that cancel
+    assert (got - expected).abs().max() <= share * expected.abs().max().clamp(min=1e-3), name
+
+
 @pytest.mark.parametrize("experts", ["eager", "grouped_mm", "batched_mm"])
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
@@ -139,13 +145,13 @@ def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
             assert all(weights_TK[token, k:] == 0.0)
             torch.testing.assert_close(weights_TK[token, :k], torch.stack([w for _, w in chosen]))
             assert case.rule != "language" or families.flatten()[token] == -1 or weights_TK[token, 0] == 1.0
-        torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(states.grad, leaf.grad, rtol=1e-3, atol=1e-5)
+        assert_near(output, expected, "output")
+        assert_near(states.grad, leaf.grad, "states")
         for name, parameter in layer.mlp.named_parameters():
             wanted, got = restated.leaves[name].grad, parameter.grad
             zeros = torch.zeros_like(parameter)
             pair = (zeros if got is None else got, zeros if wanted is None else wanted)
-            torch.testing.assert_close(*pair, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            assert_near(*pair, name)
             if case.rule == "language" and name == "gate.weight" and (families != -1).all():
                 assert not pair[0].any()  # the router gets no gradient
 

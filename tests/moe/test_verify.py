@@ -308,6 +308,18 @@ def test_a_mixture_with_a_shared_expert_is_proven(tmp_path: Path, dense: Any, co
     assert (facts["difference"] <= 2e-6 * facts["largest_logit"]) is (start == "zero")
 
 
+def test_a_fault_that_a_silent_shared_expert_hides_fails_the_proof(
+    tmp_path: Path, dense: Any, converted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense("qwen2").save_pretrained(tmp_path / "dense")
+    pair = tmp_path / "dense", converted(tmp_path / "dense", shared_expert="zero")
+    block = modeling_qwen2_moe.Qwen2MoeSparseMoeBlock
+    stock = block.forward
+    monkeypatch.setattr(block, "forward", lambda self, x: stock(self, x) + 0.5 * self.shared_expert(x))
+    assert_hidden_from_logits(pair)
+    assert "plain loop" in refusal(pair)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("top_k", [1, 2, 5])
 def test_the_plain_loop_equals_the_stock_block_with_a_shared_expert(mixture: Any, top_k: int) -> None:
