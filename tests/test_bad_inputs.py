@@ -1,9 +1,10 @@
 """Bad input: one line on stderr, the exit code, nothing written.
 
 Each row is one of the list of bad inputs, by its number; 1 to 12 are faults of the command line,
-13 to 26 faults of a recipe.
+13 to 26 faults of a recipe, 27 to 29 choices that mean nothing. Checkpoints are in test_bad_checkpoints.
 """
 
+import json
 import os
 import re
 import signal
@@ -74,7 +75,7 @@ USAGE = {
     "1 no command": ([], "a command is missing"),
     "2 misspelt option": (["languages", "--prest", "apollo"], "'--prest'; did you mean --preset?"),
     "2 misspelt required option": (["run", "good.yaml", "--ot", "out"], "'--ot'; did you mean --out?"),
-    "3 missing required option": (["run", "good.yaml"], "required: --out"),
+    "3 missing required option": (["run", "good.yaml"], "polyclinic run: --out is missing; name a folder"),
     "3 missing required argument": (["run", "--out", "out"], "required: RECIPE"),
     "3 missing value": (["run", "good.yaml", "--out"], "--out: expected one argument"),
     "4 option twice": (["run", "good.yaml", "--out", "out", "--out", "other"], "--out stands twice"),
@@ -86,7 +87,7 @@ USAGE = {
     "7 --lr inf": ([*TRAIN, "--steps", "1", "--lr", "inf"], "--lr: 'inf' is not a finite number"),
     "8 unknown language xq": (["languages", "xq"], "unknown language 'xq'; did you mean"),
     "9 family name twice": (["languages", "--preset", "families.yaml"], "two families are named 'north'"),
-    "10 output is the input": (["run", "good.yaml", "--out", "."], "'.' is also an input"),
+    "10 output is the input": (["run", "good.yaml", "--out", "."], "error: .: is also an input"),
     "10 output is the input by another name": (
         ["corpus", "build", "good.yaml", "--set", "corpus.root=a", "--out", "b/../a/"],
         "is also an input",
@@ -168,6 +169,84 @@ def test_a_fault_of_a_recipe_is_one_line_naming_the_file_and_3(
     assert line.startswith("error: bad.yaml")
 
 
+DENSE = {
+    "model_type": "qwen2", "vocab_size": 96, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+}  # fmt: skip
+ONE = "families:\n  - {name: a, languages: [en]}\n"
+CHOICES = {
+    "27 top-k above experts": ("top_k: 8", "", "upcycle: top_k 8 of 7 experts; give top_k 1 to 7"),
+    "27 top-k above one expert": ("families: f.yaml", f"name: f\n{ONE}", "upcycle: top_k 2 of 1 experts"),
+    "27 experts other than families": ("num_experts: 6", "", "num_experts 6, but preset 'balanced' has 7"),
+    "28 no language in a family": ("families: f.yaml", "name: f\nfamilies: [{name: a, languages: []}]", "no language"),
+    "28 no families": ("families: f.yaml", "name: f\nfamilies: []", "families must be a filled list"),
+    "28 no languages": ("families: f.yaml", "name: f\nfamilies: [{name: a, languages: }]", "'a': no language"),
+    "28 a preset that is none": ("families: balancde", "", "balancde: neither a shipped preset nor a file"),
+    "28 a preset that is a folder": ("families: .", "", "is a folder, a file was expected"),
+    "29 language in two families": (
+        "families: f.yaml", f"name: f\n{ONE}  - {{name: b, languages: [fr, en]}}", "en stands in 'a' and in 'b'",
+    ),
+    "29 language in two families by two names": (
+        "families: f.yaml", f"name: f\n{ONE}  - {{name: b, languages: [eng]}}", "en stands in 'a' and in 'b'",
+    ),
+    "29 language twice in a family": (
+        "families: f.yaml", "name: f\nfamilies: [{name: a, languages: [en, en]}]", "en stands in 'a' and in 'a'",
+    ),
+    "29 language that is none": ("families: f.yaml", f"name: f\n{ONE.replace('en', 'xq')}", "unknown language 'xq'"),
+    "29 layer outside the model": ("layers: [0, 3]", "", "upcycle.layers: layer 3 of 3 layers, counted from 0"),
+    "29 more layers than there are": ("last_layers: 4", "", "upcycle.last_layers: 4 of 3 layers"),
+    "29 no layer": ("layers: []", "", "layers must name one layer or more"),
+    "29 a layer twice": ("layers: [1, 1]", "", "layers must name one layer or more, each once"),
+    "29 a router that cannot learn": ("router_init: zero", "", "sends every token to the same experts for ever"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command", [["upcycle", "build", "r.yaml", "out"], ["run", "r.yaml", "--dry-run"]], ids=" ".join
+)
+@pytest.mark.parametrize(("choice", "families", "words"), CHOICES.values(), ids=CHOICES)
+def test_a_choice_that_means_nothing_is_one_line_and_3(
+    choice: str, families: str, words: str, command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A config.json is enough: it is refused before a weight is read, and before anything is made."""
+    (folder / "dense").mkdir()
+    (folder / "dense" / "config.json").write_text(json.dumps(DENSE))
+    if families:
+        (folder / "f.yaml").write_text(families)
+    routed = RECIPE.replace("from_scratch: {steps: 1}", "checkpoint: dense") + "  routing: topk\n"
+    (folder / "r.yaml").write_text(f"{routed}upcycle: {{{choice}}}\n")
+    code, line = refusal(command, folder, capsys)
+    assert (code, words in line) == (3, True), line
+
+
+COUNTS = {
+    "empty": "",
+    "cut short": '{"tokens": {"en": 1',
+    "no object": "[]",
+    "no counts": "{}",
+    "counts of nothing": '{"tokens": null}',
+    "a count as text": '{"tokens": {"en": "1"}}',
+    "a count as truth": '{"tokens": {"en": true}}',
+    "a part of a token": '{"tokens": {"en": 1.5}}',
+    "fewer than none": '{"tokens": {"en": -1}}',
+    "not a number": '{"tokens": {"en": NaN}}',
+    "no text": '{"tokens": {"en": 0}}',
+    "a language that is none": '{"tokens": {"xq": 1}}',
+    "a language by two names": '{"tokens": {"en": 1, "eng": 1}}',
+}
+
+
+@pytest.mark.parametrize("recompute", [[], ["--recompute", "--save", "new.yaml"]], ids=["as it is", "recomputed"])
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_counts_that_cannot_be_right_are_one_line_and_3(
+    counts: str, recompute: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "run" / "packed").mkdir(parents=True)
+    (folder / "run" / "packed" / "packs.json").write_text(counts)
+    code, line = refusal(["languages", "--corpus", "run", *recompute], folder, capsys)
+    assert (code, line.startswith("error: run/packed/packs.json: ")) == (3, True), line
+
+
 def test_19_norwegian_survives_without_quotes(capsys: pytest.CaptureFixture[str]) -> None:
     Path("no.yaml").write_text(RECIPE.replace("texts:", "languages: [no, en]\n  texts:"))
     assert main(["check", "no.yaml"]) == 0
@@ -219,5 +298,5 @@ def test_12_a_closed_pipe_ends_the_command_without_noise(
 
 
 def test_every_row_of_the_list_has_its_test() -> None:
-    ids = {int(name.split()[0]) for name in [*USAGE, *CONFIG]}
-    assert ids | {12} == set(range(1, 27))
+    ids = {int(name.split()[0]) for name in [*USAGE, *CONFIG, *CHOICES]}
+    assert ids | {12} == set(range(1, 30))

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from polyclinic import recipe as recipes
 from polyclinic.errors import RecipeError, UsageError
+from polyclinic.moe import blueprint
 from polyclinic.recipe import Recipe, load_recipe, override, substitute, validate
 
 WHOLE: dict[str, Any] = {
@@ -58,7 +60,8 @@ def given_at(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
 
 
 ALL = [path for path, _ in fields()]
-NUMBERS = [path for path, kind in fields() if {int, float} & set(leaves(kind))]
+LISTS = [path for path, kind in fields() if list in {typing.get_origin(k) for k in (kind, *typing.get_args(kind))}]
+NUMBERS = [path for path, kind in fields() if {int, float} & set(leaves(kind)) and path not in LISTS]
 FLOATS = [path for path, kind in fields() if float in leaves(kind)]
 TEXTS = [path for path, kind in fields() if leaves(kind) in ([str], [str, type(None)])]
 
@@ -67,6 +70,7 @@ def test_the_walk_over_settings_finds_those_of_every_section() -> None:
     wanted = {"seed", "corpus.texts.0.max_per_language", "base.from_scratch.num_heads", "train.learning_rate"}
     assert wanted < {dotted(p) for p in NUMBERS}
     assert {"corpus.root", "base.run", "upcycle.families"} < {dotted(p) for p in TEXTS}
+    assert {"corpus.languages", "upcycle.layers"} < {dotted(p) for p in LISTS}
 
 
 @pytest.mark.parametrize("path", ALL, ids=dotted)
@@ -129,12 +133,41 @@ def test_a_missing_key_is_named(key: str) -> None:
         (("name",), "../up", "match pattern"),
         (("seed",), 2**31, "less than"),
         (("corpus", "held_out"), 1.1, "less than or equal to 1"),
-        (("train", "routing"), "hybird", "'topk' or 'hybrid'"),
+        (("train", "routing"), "hybird", "'topk', 'hybrid' or 'language'"),
+        (("upcycle",), {"layers": [1], "last_layers": 1}, "last_layers or layers, not both"),
+        (("upcycle",), {"noise": 0.1, "reinit": 0.5}, "noise or reinit, not both"),
+        (("upcycle", "layers"), [], "one layer or more, each once"),
+        (("upcycle", "layers"), [1, 0, 1], "one layer or more, each once"),
+        (("upcycle", "layers"), 1, "valid list"),
+        (("upcycle", "layers"), [-1], r"'upcycle\.layers\.0': .* greater than or equal to 0"),
+        (("upcycle", "layers"), [0, True], r"'upcycle\.layers\.1': .* valid integer"),
+        (("upcycle", "layers"), [1.0], r"'upcycle\.layers\.0': .* valid integer"),
+        (("upcycle", "shared_expert"), True, "'none', 'zero' or 'copy'"),
+        (("upcycle", "router_init"), "zeros", "'random', 'zero' or 'centroid'"),
+        (("upcycle", "norm_topk_prob"), 1, "valid boolean"),
+        (("upcycle", "reinit"), 1.5, "less than or equal to 1"),
+        (("train",), {"steps": 1, "routing": "language", "z_loss": 0.1}, "nothing to balance"),
+        (("base",), {"checkpoint": ""}, r"'base\.checkpoint': .* at least 1 character"),
+        (("base",), {"run": ""}, r"'base\.run': .* at least 1 character"),
+        (("upcycle", "families"), "", r"'upcycle\.families': .* at least 1 character"),
+        (("base", "from_scratch", "num_heads"), 5, "num_heads must divide hidden_size"),
+        (("base", "from_scratch", "num_kv_heads"), 4, "num_kv_heads must divide num_heads"),
+        (("base", "from_scratch", "num_heads"), 64, "hidden_size / num_heads must be even"),
+        (("base", "from_scratch", "hidden_size"), 12, "must be multiples of 8"),
+        (("base", "from_scratch", "intermediate_size"), 500, "must be multiples of 8"),
+        (("upcycle", "shared_expert"), "zero", "qwen3_moe, which has no shared expert"),
+        (("upcycle", "shared_expert"), "copy", "qwen3_moe, which has no shared expert"),
     ],
 )
 def test_values_that_contradict_each_other_or_mean_nothing_are_refused(path: Any, value: Any, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         validate(given_at(path, value), "here")
+
+
+def test_a_base_of_ones_own_may_have_a_shared_expert_and_the_width_is_that_of_the_blueprints() -> None:
+    values = given_at(("base",), {"checkpoint": "a"})
+    assert validate(values | {"upcycle": {"shared_expert": "zero"}}, "here").upcycle.shared_expert == "zero"
+    assert blueprint.ALIGNED == recipes.ALIGNED
 
 
 @pytest.mark.parametrize("path", ALL, ids=dotted)

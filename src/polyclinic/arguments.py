@@ -93,7 +93,7 @@ def folder(text: str) -> Path:
 
 def positive(text: str) -> int:
     """Read a count of at least one."""
-    value = int(text) if text.strip().lstrip("+-").isdigit() else 0
+    value = int(text) if text.isascii() and text.strip().lstrip("+-").isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
     return value

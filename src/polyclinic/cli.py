@@ -1,6 +1,7 @@
 """`polyclinic STAGE ACTION`: the command line. A stage is imported only when it is called."""
 
 import os
+import re
 import signal
 import sys
 from argparse import Namespace
@@ -13,6 +14,8 @@ from polyclinic.arguments import Once, Parser, folder, indices, positive, rate, 
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, UsageError
 
 PROGRAM = "polyclinic"
+# How libraries in Rust (safetensors, tokenizers) tell what the system refused.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def build_parser() -> Parser:
@@ -55,7 +58,8 @@ def _stages(groups: Any) -> None:
     adopt = _command(upcycle, "import-apollo", commands.cmd_upcycle_import, what)
     adopt.add_argument("checkpoint", type=word, metavar="CKPT", help="folder or hub id; its code is never run")
     adopt.add_argument("out", type=folder, metavar="OUT", help="folder that does not exist yet")
-    adopt.add_argument("--families", action=Once, metavar="NAME", help="preset or families file; by number of experts")
+    what = "preset or families file; by number of experts"
+    adopt.add_argument("--families", action=Once, type=word, metavar="NAME", help=what)
     train = _group(groups, "train", "checkpoint and packs to trained checkpoint")
     loop = _command(train, "run", commands.cmd_train_run, "train a mixture on a packed folder")
     loop.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
@@ -81,7 +85,7 @@ def _upcycle_build(build: Parser) -> None:
         "dense", type=word, metavar="DENSE", help="folder or hub id of a dense checkpoint, or a recipe (.yaml)"
     )
     build.add_argument("out", nargs="?", type=folder, metavar="OUT", help="folder that does not exist yet")
-    build.add_argument("--families", action=Once, metavar="NAME", help="preset or families file (balanced)")
+    build.add_argument("--families", action=Once, type=word, metavar="NAME", help="preset or families file (balanced)")
     build.add_argument("--experts", action=Once, type=positive, metavar="E", help="checked against the preset's number")
     where = build.add_mutually_exclusive_group()
     where.add_argument("--last-layers", action=Once, type=positive, metavar="L", help="sparse layers at the end (2)")
@@ -172,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as err:
         if os.environ.get("POLYCLINIC_DEBUG"):
             raise
+        if found := _OS_ERROR.search(str(err)):
+            what = os.strerror(int(found[1])).lower()
+            return _fail(DiskError(PROGRAM, what, "check space and permissions, then run again"))
         what = f"{type(err).__name__}: {str(err)[:200]}"
         return _fail(PolyclinicError(PROGRAM, what, "a fault of ours: POLYCLINIC_DEBUG=1 shows where"))
 

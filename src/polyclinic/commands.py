@@ -1,11 +1,12 @@
 """What each command of the command line does: values in from the grammar, lines or JSON out."""
 
 import json
+import os
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,26 +149,28 @@ def cmd_upcycle_build(arguments: Namespace) -> int:
     """Build a mixture from the command line, or say what would be built."""
     from polyclinic.upcycle.plan import check_routing
 
-    base, section, routing, seed = _choices(arguments)
+    base, section, routing, seed, named = _choices(arguments)
     check_routing(section, routing)
     if arguments.dry_run:
         return _forecast(arguments, base, section)
     if arguments.out is None:
         raise UsageError("polyclinic upcycle build", "OUT is missing", "name a folder, or add --dry-run")
-    _not_inside(arguments.out, [base])
+    _check_new(arguments.out, base)
 
-    from polyclinic.families import fifty
+    from polyclinic.families import fifty, load_preset
     from polyclinic.moe.checkpoint import resolve
     from polyclinic.upcycle.build import build
 
+    listed = [code for family in load_preset(section.families).families for code in family.languages]
+    languages = {*fifty(), *named, *listed}
     dense, texts = resolve(base), _starter_texts() if section.router_init == "centroid" else None
     key = {"dense": str(dense), "section": section.model_dump(), "seed": seed}
-    return _publish(arguments, key, lambda folder: build(dense, folder, section, fifty(), seed, texts))
+    return _publish(arguments, key, lambda folder: build(dense, folder, section, languages, seed, texts))
 
 
 def cmd_upcycle_import(arguments: Namespace) -> int:
     """Read a published Apollo-MoE into the native form."""
-    _not_inside(arguments.out, [arguments.checkpoint])
+    _check_new(arguments.out, arguments.checkpoint)
 
     from polyclinic.moe.checkpoint import resolve
     from polyclinic.upcycle.import_apollo import import_apollo
@@ -179,27 +182,47 @@ def cmd_upcycle_import(arguments: Namespace) -> int:
 
 def _publish(arguments: Namespace, key: dict[str, Any], work: Callable[[Path], dict[str, Any]]) -> int:
     """Make a checkpoint folder in one step, under a lock, and print its facts; a failure leaves nothing."""
-    from polyclinic.runs import MANIFEST, RunFolder
+    from polyclinic.runs import RunFolder
 
     out: Path = arguments.out
     facts: dict[str, Any] = {}
+
+    def made(folder: Path) -> dict[str, Any]:
+        facts.update(work(folder))
+        _refuse_there(out)  # a step of a run may be done again; what a person named is never replaced
+        return facts
+
     lock, left = out.parent / f".{out.name}.lock", out.parent / f".work-{out.name}"
-    new = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
-    with RunFolder.open(out.parent, lock.name) as parent:
+    with _nothing_left(out), RunFolder.open(out.parent, lock.name) as parent:
         try:
-            # A step of a run may be done again; what a person named is never replaced.
-            if out.is_symlink() or (out / MANIFEST).exists():
-                raise UsageError(out, "is there already", "choose another folder")
+            _refuse_there(out)
             shutil.rmtree(left, ignore_errors=True)  # of a killed command, whose parent may have changed since
-            parent.step(out.name, key, lambda folder: facts.update(work(folder)) or facts)
+            parent.step(out.name, key, made)
+        except PolyclinicError as err:  # by the name a person gave, not by that of the folder it is made in
+            where, what = (text.replace(str(left), str(out)) for text in (err.where, err.what))
+            raise type(err)(where, what, err.try_) from err
         finally:
             shutil.rmtree(left, ignore_errors=True)
             lock.unlink(missing_ok=True)
-            if not out.exists():
-                with suppress(OSError):
-                    for folder in new:
-                        folder.rmdir()
     return emit(arguments, facts, [f"{k:<24} {_shown(v)}" for k, v in facts.items()])
+
+
+def _refuse_there(out: Path) -> None:
+    if os.path.lexists(out):
+        raise UsageError(out, "is there already", "choose another folder")
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Take away the empty folders that were made above a folder which did not come to be."""
+    new = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        if not os.path.lexists(out):
+            with suppress(OSError):
+                for folder in new:
+                    folder.rmdir()
 
 
 def _shown(value: Any) -> str:
@@ -212,18 +235,19 @@ _INSTEAD = {
 }  # fmt: skip
 
 
-def _choices(arguments: Namespace) -> tuple[str, Any, str, int]:
-    """Return dense base, section, routing and seed of a command line, or of a recipe with options over it."""
+def _choices(arguments: Namespace) -> tuple[str, Any, str, int, list[str]]:
+    """Return base, section, routing, seed and languages of a command line, or of a recipe with options over it."""
     from pydantic import ValidationError
 
+    from polyclinic.languages import language
     from polyclinic.recipe import UpcycleSection, load_recipe
 
     values: dict[str, Any] = {}
-    base, routing, seed = str(arguments.dense), "hybrid", 0
+    base, routing, seed, named = str(arguments.dense), "hybrid", 0, []
     if base.endswith((".yaml", ".yml")):
         recipe = load_recipe(Path(base))
         values, routing, seed = recipe.upcycle.model_dump(), recipe.train.routing, recipe.seed
-        base = recipe.base.checkpoint or ""
+        base, named = recipe.base.checkpoint or "", [language(c).code for c in recipe.corpus.languages or ()]
         if not base:
             raise UsageError(arguments.dense, "its base is no checkpoint", "give polyclinic run that recipe")
     names = ("families", "last_layers", "layers", "top_k", "shared_expert", "router_init", "noise", "reinit")
@@ -239,7 +263,7 @@ def _choices(arguments: Namespace) -> tuple[str, Any, str, int]:
     except ValidationError as err:
         what = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError("polyclinic upcycle build", what, "see polyclinic upcycle build --help") from err
-    return base, section, arguments.routing or routing, seed if arguments.seed is None else arguments.seed
+    return base, section, arguments.routing or routing, seed if arguments.seed is None else arguments.seed, named
 
 
 def _forecast(arguments: Namespace, base: str, section: Any) -> int:
@@ -292,8 +316,16 @@ def cmd_train_run(arguments: Namespace) -> int:
 def _not_inside(out: Path, inputs: Sequence[str | None]) -> None:
     """Refuse to write into a folder that is read from."""
     for name in inputs:
-        if name is not None and out.resolve() == Path(name).resolve():
+        if name is not None and os.path.realpath(out) == os.path.realpath(name):
             raise UsageError(out, "is also an input", "choose another folder")
+
+
+def _check_new(out: Path, source: str) -> None:
+    """Refuse a folder that is there already, or that would lie inside the one it is made from."""
+    _not_inside(out, [source])
+    _refuse_there(out)
+    if Path(source).is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
+        raise UsageError(out, f"lies inside {source}, which is an input", "choose a folder beside it")
 
 
 def cmd_analyse_run(arguments: Namespace) -> int:

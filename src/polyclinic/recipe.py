@@ -22,6 +22,8 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+ALIGNED = 8  # of widths: the stock product of experts takes rows of whole 16 bytes, in bf16 eight numbers
 
 
 class Section(BaseModel):
@@ -87,9 +89,11 @@ class ScratchSection(TrainingSection):
     num_kv_heads: Count = 2
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _shape_holds(self) -> Self:
         if self.hidden_size % self.num_heads or self.num_heads % self.num_kv_heads:
             raise ValueError("num_heads must divide hidden_size, and num_kv_heads must divide num_heads")
+        if self.hidden_size // self.num_heads % 2:
+            raise ValueError("rotary embeddings turn pairs: hidden_size / num_heads must be even")
         return self
 
 
@@ -97,8 +101,8 @@ class BaseSection(Section):
     """The dense parent: trained here, read from a folder or hub id, or taken from a finished run."""
 
     from_scratch: ScratchSection | None = None
-    checkpoint: str | None = Field(None, description="folder or hub id of a model upcycle.md lists")
-    run: str | None = Field(None, description="folder of a finished run whose base is used again")
+    checkpoint: Name | None = Field(None, description="folder or hub id of a model upcycle.md lists")
+    run: Name | None = Field(None, description="folder of a finished run whose base is used again")
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
@@ -111,7 +115,7 @@ class BaseSection(Section):
 class UpcycleSection(Section):
     """Where the experts go, who they are for, and how they and their routers begin."""
 
-    families: str = Field("balanced", description="preset name or path of a families file")
+    families: Name = Field("balanced", description="preset name or path of a families file")
     num_experts: Count | None = Field(None, description="checked against the preset's number")
     last_layers: Count | None = Field(None, description="sparse layers at the end (Post-MoE); 2 if left out")
     layers: list[Annotated[int, Field(ge=0, strict=True)]] | None = Field(
@@ -177,6 +181,16 @@ class Recipe(Section):
     train: MoeTrainingSection
     analyse: AnalyseSection = AnalyseSection()
     evaluate: EvaluateSection = EvaluateSection()
+
+    @model_validator(mode="after")
+    def _base_can_be_upcycled(self) -> Self:
+        """Refuse now what would fail only once the base is trained."""
+        scratch = self.base.from_scratch
+        if scratch is not None and self.upcycle.shared_expert != "none":
+            raise ValueError("a base trained here becomes qwen3_moe, which has no shared expert")
+        if scratch is not None and (scratch.hidden_size % ALIGNED or scratch.intermediate_size % ALIGNED):
+            raise ValueError(f"hidden_size and intermediate_size of the base must be multiples of {ALIGNED}")
+        return self
 
 
 def substitute(value: Any, environment: Mapping[str, str], where: object, path: str = "") -> Any:

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.checkpoint import quiet
+from polyclinic.recipe import ALIGNED
 
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size", "num_attention_heads")
 # What a mixture takes over from its parent, resolved with the defaults of the parent's own class.
@@ -22,7 +23,6 @@ CARRIED = (
     *("use_cache", "tie_word_embeddings", "rope_parameters", "attention_dropout", "dtype"),
     *("pad_token_id", "bos_token_id", "eos_token_id"),
 )
-ALIGNED = 8  # the stock grouped matrix product of experts takes rows of whole 16 bytes, in bf16 these
 # Rotary embeddings that the native classes compute as the dense ones do, with and without a cache.
 ROPE_KINDS = ("default", "linear", "dynamic", "yarn", "llama3")
 

@@ -66,13 +66,14 @@ def build(
     files = checked_files(dense)
     check_vocabulary(dense, int(made.config["vocab_size"]))
     planned = plan_tensors(headers(files), made.config, made.blueprint, made.mixture)
+    facts = family_facts(made.preset, languages, made.mixture)
     given = centroids(dense, made.mixture, made.preset, texts or {}) if section.router_init == "centroid" else {}
     write_tensors(planned, files, out, seed, given)
     write_json(out / CONFIG, moe_config(made.config, made.blueprint, made.mixture))
     for name in COMPANIONS:
         if (dense / name).is_file():
             shutil.copyfile(dense / name, out / name)
-    write_families(out, family_facts(made.preset, languages, made.mixture))
+    write_families(out, facts)
     return {
         "sparse_layers": list(made.mixture.sparse_layers),
         "num_experts": made.preset.num_experts,

@@ -32,6 +32,9 @@ from polyclinic.upcycle.build import family_facts
 
 PUBLISHED = "upcycling-qwen2-moe"
 PRESET_OF = {7: "apollo", 12: "apollo12"}  # number of experts -> the grouping that was published with it
+# Code of its own is never run. The published class turns heads by rope_theta alone, and with sdpa or
+# eager attention has no windows.
+READ_PAST = ("auto_map", "rope_scaling", "use_sliding_window")
 _EXPERT = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.\d+\.gate_proj\.weight")
 
 
@@ -50,7 +53,8 @@ def import_apollo(source: Path, out: Path, families: str | None) -> dict[str, An
     files = {name: path for name, path in files.items() if name not in dropped}
     mixture = _mixture(raw, files, source)
     preset = _preset(families, mixture.num_experts)
-    dense = dense_config({**{k: v for k, v in raw.items() if k != "auto_map"}, "model_type": "qwen2"}, source)
+    kept = {k: v for k, v in raw.items() if k not in READ_PAST}
+    dense = dense_config({**kept, "model_type": "qwen2"}, source)
     config = moe_config(dense, BLUEPRINTS["qwen2"], mixture)
     planned = _plan(files, mixture, int(dense["hidden_size"]))
     _check(planned, expected_tensors(skeleton(config, source)), source)
@@ -133,6 +137,8 @@ def _facts(preset: Preset, mixture: Mixture, raw: Mapping[str, Any]) -> dict[str
 def _notes(raw: Mapping[str, Any], mixture: Mixture) -> list[str]:
     said = raw.get("mlp_only_layers")
     dense = [i for i in range(int(raw["num_hidden_layers"])) if i not in mixture.sparse_layers]
+    out = []
     if said not in (None, dense):
-        return [f"config.json lists dense layers {said}, the tensors say {dense}; the tensors count"]
-    return []
+        out.append(f"config.json lists dense layers {said}, the tensors say {dense}; the tensors count")
+    asked = [key for key in READ_PAST if key != "auto_map" and raw.get(key)]
+    return out + [f"config.json asks for {key}, which the published class computes without; left out" for key in asked]
