@@ -1,28 +1,23 @@
-"""`polyclinic upcycle`: each option reaches what is built, a plan keeps its word, and OUT is there or it is not."""
+"""`polyclinic upcycle` as a shell sees it: what is printed, where OUT may be, and what other processes do."""
 
 import json
 import os
+import resource
 import shutil
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors.torch import load_file
-from torch import Tensor
 
-from damage import listing, make_models, refusal
+from damage import LINE, listing, make_models, refusal
 from polyclinic.cli import main
-from polyclinic.families import load_preset
+from polyclinic.errors import ProofError
+from polyclinic.upcycle import build as building
 
 Capture = pytest.CaptureFixture[str]
-PARTS = ("gate_proj", "up_proj", "down_proj")
-RECIPE = "name: r\nseed: 5\ncorpus: {{texts: [{{starter: true}}]{languages}}}\nbase: {{checkpoint: dense}}\n"
-RECIPE += "train: {{steps: 1, routing: {routing}}}\nupcycle: {{{section}}}\n"
 
 
 @pytest.fixture(scope="session")
@@ -43,209 +38,207 @@ def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     signal.signal(signal.SIGTERM, before)
 
 
-class Made(NamedTuple):
-    """What a build said and left."""
-
-    facts: dict[str, Any]
-    config: dict[str, Any]
-    families: dict[str, Any]
-    tensors: dict[str, Tensor]
-    files: dict[str, bytes]
+# What is printed
 
 
-def built(*options: str, dense: str = "dense") -> Made:
-    """Build with options, take in all that was made, and leave nothing of it."""
-    with redirect_stdout(io.StringIO()) as said:
-        assert main(["upcycle", "build", dense, "out", "--json", *options]) == 0
-    out = Path("out")
-    texts = {p.name: p.read_bytes() for p in out.iterdir() if p.name != "manifest.json"}
-    config, families = (json.loads(texts[f"{name}.json"]) for name in ("config", "polyclinic"))
-    tensors = {n: t.clone() for p in out.glob("*.safetensors") for n, t in load_file(p).items()}
-    shutil.rmtree(out)
-    return Made(json.loads(said.getvalue()), config, families, tensors, texts)
+def test_figures_are_the_same_as_lines_and_as_json(capfd: Capture) -> None:
+    for argv in (["build", "dense", "out"], ["import-apollo", "pub", "out"], ["verify", "dense", "moe"]):
+        said = []
+        for json_too in ([], ["--json"]):
+            capfd.readouterr()
+            assert main(["upcycle", *argv, *json_too]) == 0
+            said.append(capfd.readouterr())
+            shutil.rmtree("out", ignore_errors=True)
+        assert [s.err for s in said] == ["", ""]
+        assert [line.split()[0] for line in said[0].out.splitlines()] == list(json.loads(said[1].out))
 
 
-def planned(*options: str, dense: str = "dense") -> Any:
-    """Return what --dry-run says as JSON, having written nothing."""
+def test_a_plan_needs_no_weights_and_writes_nothing_even_where_out_is_named(capfd: Capture) -> None:
+    for path in Path("dense").iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    Path("there").mkdir()
     before = listing()
-    with redirect_stdout(io.StringIO()) as said:
-        assert main(["upcycle", "build", dense, "--dry-run", "--json", *options]) == 0
+    for out in ([], ["out"], ["there"], ["dense"]):
+        assert main(["upcycle", "build", "dense", *out, "--dry-run"]) == 0
+    said = capfd.readouterr()
+    assert (listing(), said.err) == (before, "")
+    assert said.out.count("qwen2 -> qwen2_moe") == 4
+
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.mark.parametrize(("size", "figures"), [("0.5b", "651M 520M"), ("1.5b", "2.04B 1.63B"), ("7b", "10.06B 8.02B")])
+@pytest.mark.parametrize("command", ["run", "upcycle build"])
+def test_the_shipped_recipes_print_the_papers_sizes(command: str, size: str, figures: str, capfd: Capture) -> None:
+    before = listing()
+    assert main([*command.split(), str(SHIPPED / f"apollo-{size}.yaml"), "--dry-run"]) == 0
+    said = {line.split()[0]: line.split()[1] for line in capfd.readouterr().out.splitlines()}
+    assert f"{said['total']} {said['active']}" == figures
     assert listing() == before
-    return json.loads(said.getvalue())
 
 
-def routers(made: Made) -> list[Tensor]:
-    return [t for name, t in sorted(made.tensors.items()) if name.endswith("mlp.gate.weight")]
+# OUT
 
 
-def of_expert(made: Made, layer: int, expert: int) -> list[Tensor]:
-    return [made.tensors[f"model.layers.{layer}.mlp.experts.{expert}.{part}.weight"] for part in PARTS]
+def left_by_a_person(path: str) -> None:
+    Path(path).mkdir()
+    Path(path, "notes.txt").write_text("mine")
 
 
-def parent(layer: int) -> list[Tensor]:
-    found = load_file("dense/model.safetensors")
-    return [found[f"model.layers.{layer}.mlp.{part}.weight"] for part in PARTS]
+OUTS = {
+    "a folder": (lambda: left_by_a_person("out"), "out", "out: is there already"),
+    "an empty folder": (lambda: Path("out").mkdir(), "out", "out: is there already"),
+    "a file": (lambda: Path("out").write_text("mine"), "out", "out: is there already"),
+    "a link to nothing": (lambda: Path("out").symlink_to("gone"), "out", "out: is there already"),
+    "a finished one": (lambda: shutil.copytree("moe", "out"), "out", "out: is there already"),
+    "here": (lambda: None, ".", "is there already"),
+    "above": (lambda: None, "dense/..", "dense/..: is there already"),
+    "the top": (lambda: None, "/", "/: is there already"),
+    "the input": (lambda: None, "IN", "is also an input"),
+    "the input by another name": (lambda: None, "moe/../IN/", "is also an input"),
+    "in the input": (lambda: None, "IN/out", "lies inside IN, which is an input; choose a folder beside it"),
+    "deep in the input": (lambda: None, "IN/a/b", "lies inside IN, which is an input"),
+    "in the input by a link": (lambda: Path("link").symlink_to("IN"), "link/out", "lies inside IN, which is an input"),
+    "no name": (lambda: None, "", "'' is not the name of a folder"),
+}
 
 
-# Options
+@pytest.mark.parametrize(("action", "source"), [("build", "dense"), ("import-apollo", "pub")])
+@pytest.mark.parametrize(("prepare", "out", "words"), OUTS.values(), ids=OUTS)
+def test_a_folder_that_is_there_or_read_from_is_2_and_stays(
+    prepare: Any, out: str, words: str, action: str, source: str, capfd: Capture
+) -> None:
+    prepare()
+    if Path("link").is_symlink():
+        Path("link").unlink()
+        Path("link").symlink_to(source)
+    code, line = refusal(["upcycle", action, source, out.replace("IN", source)], capfd)
+    assert (code, words.replace("IN", source) in line) == (2, True), line
 
 
-@pytest.mark.parametrize(
-    ("options", "dense_layers"),
-    [
-        ([], [0]),
-        (["--last-layers", "1"], [0, 1]),
-        (["--last-layers", "3"], []),
-        (["--layers", "0,2"], [1]),
-        (["--layers", "2,0"], [1]),
-        (["--layers", "1"], [0, 2]),
-    ],
-)
-def test_the_layers_that_are_named_become_sparse_and_no_others(options: list[str], dense_layers: list[int]) -> None:
-    made = built(*options)
-    sparse = [i for i in range(3) if i not in dense_layers]
-    assert made.config["mlp_only_layers"] == dense_layers
-    assert made.facts["sparse_layers"] == made.families["sparse_layers"] == sparse
-    assert {int(n.split(".")[2]) for n in made.tensors if ".experts." in n} == set(sparse)
+@pytest.mark.parametrize("out", ["file/out", "file/a/out", "new/" + "x" * 250, "new/" + "x" * 300, "loop/out"])
+def test_a_place_that_cannot_hold_a_folder_is_5(out: str, capfd: Capture) -> None:
+    Path("file").write_text("mine")
+    Path("loop").symlink_to("loop")
+    assert refusal(["upcycle", "build", "dense", out], capfd)[0] == 5
 
 
-@pytest.mark.parametrize("start", ["zero", "copy"])
-def test_a_shared_expert_begins_silent_or_as_the_parent(start: str) -> None:
-    made = built("--shared-expert", start)
-    assert made.config["shared_expert_intermediate_size"] == 40
-    assert made.families["made"]["shared_expert"] == start
-    for layer in (1, 2):
-        shared = [made.tensors[f"model.layers.{layer}.mlp.shared_expert.{part}.weight"] for part in PARTS]
-        expected = parent(layer) if start == "copy" else [*parent(layer)[:2], torch.zeros(32, 40)]
-        assert all(map(torch.equal, shared, expected))
-    assert made.facts["equal_by_design"] is (start == "zero")
+def test_folders_above_are_made_and_go_again_where_nothing_came_to_be(capfd: Capture) -> None:
+    assert refusal(["upcycle", "build", "dense", "a/b/out", "--layers", "3"], capfd)[0] == 3
+    assert main(["upcycle", "build", "dense", "a/b/out"]) == 0
+    assert [p.name for p in Path("a/b").iterdir()] == ["out"]
+    assert main(["upcycle", "build", "dense", "a/b/other", "--layers", "3"]) == 3
+    assert [p.name for p in Path("a/b").iterdir()] == ["out"]
 
 
-def test_a_shared_expert_without_a_word_is_the_silent_one_and_without_the_option_there_is_none() -> None:
-    assert built("--shared-expert").files == built("--shared-expert", "zero").files
-    none = built()
-    assert none.config["shared_expert_intermediate_size"] == 0
-    assert none.families["made"]["shared_expert"] == "none"
+def test_a_failed_proof_is_told_by_the_name_of_out(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    def verify(dense: Path, out: Path, seed: int) -> None:
+        raise ProofError(out / "x", f"{out} is wrong", "report this")
+
+    monkeypatch.setattr(building, "verify", verify)
+    assert refusal(["upcycle", "build", "dense", "a/out"], capfd) == (
+        4,
+        "error: a/out/x: a/out is wrong; report this\n",
+    )
 
 
-def test_routers_are_drawn_zero_or_measured_as_asked_for() -> None:
-    drawn, zero, measured = (built("--router-init", how) for how in ("random", "zero", "centroid"))
-    assert drawn.files == built().files
-    assert [m.families["made"]["router_init"] for m in (drawn, zero, measured)] == ["random", "zero", "centroid"]
-    assert len(routers(drawn)) == len(routers(zero)) == len(routers(measured)) == 2
-    assert not any(t.any() for t in routers(zero))
-    for random, rows in zip(routers(drawn), routers(measured), strict=True):
-        assert 0.01 < random.std() < 0.03
-        assert not torch.isclose(random, rows).all(1).any()  # every family has text
-        assert rows.norm(dim=1).std() < 1e-3 * rows.norm(dim=1).mean()
+def test_what_came_to_be_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+    def verify(dense: Path, out: Path, seed: int) -> dict[str, Any]:
+        left_by_a_person("out")
+        return {}
+
+    monkeypatch.setattr(building, "verify", verify)
+    assert main(["upcycle", "build", "dense", "out"]) == 2
+    assert capfd.readouterr().err.startswith("error: out: is there already; ")
+    assert [p.name for p in Path("out").iterdir()] == ["notes.txt"]
+    assert {p.name for p in Path().iterdir()} == {"dense", "moe", "pub", "out"}
 
 
-def test_noise_moves_every_expert_by_its_share_and_nothing_else() -> None:
-    plain, made = built(), built("--noise", "0.25")
-    changed = {name for name, tensor in made.tensors.items() if not torch.equal(tensor, plain.tensors[name])}
-    assert changed == {name for name in made.tensors if ".experts." in name}
-    for expert in range(7):
-        for moved, whole in zip(of_expert(made, 1, expert), parent(1), strict=True):
-            assert abs((moved - whole).std() / whole.std() - 0.25) < 0.03
-    assert made.facts["differs_by"] == ["noise of 0.25 standard deviations on the experts"]
-    assert (made.families["made"]["noise"], made.families["made"]["reinit"]) == (0.25, 0.0)
+# Other processes
 
 
-def test_reinit_draws_its_share_of_inner_units_again() -> None:
-    made = built("--reinit", "0.5")
-    for expert in range(7):
-        gate, up, down = (moved != whole for moved, whole in zip(of_expert(made, 2, expert), parent(2), strict=True))
-        assert gate.any(1).sum() == up.any(1).sum() == down.any(0).sum() == 20
-        assert torch.equal(gate.any(1), down.any(0))
-    assert made.facts["differs_by"] == ["50% of the experts' inner units drawn again"]
+def started(*argv: str, at_the_proof: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> int:
+    """Run a command in a process of its own, which calls `at_the_proof` when all is written; returns its id."""
+    proven = building.verify
+    pid = os.fork()
+    if pid:
+        return pid
+
+    def verify(dense: Path, out: Path, seed: int) -> dict[str, Any]:
+        at_the_proof()
+        return proven(dense, out, seed)
+
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        prepare()
+        building.verify = verify
+        code = main(["upcycle", *argv])
+    except SystemExit as err:
+        code = int(err.code or 0)
+    finally:
+        os._exit(code)
 
 
-def test_weights_of_the_picks_stay_as_they_are_where_that_is_asked_for() -> None:
-    made, plain = built("--unnormalised"), built()
-    assert (made.config["norm_topk_prob"], plain.config["norm_topk_prob"]) == (False, True)
-    assert made.facts["differs_by"] == ["weights of the picks not normalised"]
-    assert (made.facts["equal_by_design"], plain.facts["equal_by_design"]) == (False, True)
+def ended(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.parametrize("spread", [["--noise", "0.1"], ["--reinit", "0.5"]], ids=" ".join)
-def test_a_router_of_zeros_needs_experts_that_differ_or_families(spread: list[str], capfd: Capture) -> None:
-    zero = ["upcycle", "build", "dense", "out", "--router-init", "zero", "--routing"]
-    code, line = refusal([*zero, "topk"], capfd)
-    assert (code, "add noise or reinit, or route by hybrid" in line) == (3, True)
-    assert planned(*zero[4:], "topk", *spread)["num_experts"] == 7
-    assert planned(*zero[4:], "language")["num_experts"] == planned(*zero[4:], "hybrid")["num_experts"] == 7
+def until_there(path: str) -> None:
+    """Wait for a file; a minute is for a machine that has other work."""
+    for _ in range(60_000):
+        if Path(path).exists():
+            return
+        time.sleep(0.001)
+    pytest.fail(f"{path} did not come")
 
 
-def test_the_seed_decides_all_that_is_drawn() -> None:
-    plain = built("--noise", "0.1")
-    assert plain.files == built("--noise", "0.1", "--seed", "0").files
-    other = built("--noise", "0.1", "--seed", "1")
-    same = {name for name, tensor in other.tensors.items() if torch.equal(tensor, plain.tensors[name])}
-    assert not any("experts." in name or name.endswith("mlp.gate.weight") for name in same)
-    assert other.families["made"]["seed"] == 1
+def test_a_second_build_to_the_same_folder_is_6_and_the_first_one_ends_well(capfd: Capture) -> None:
+    reader, writer = os.pipe()
+    first = started("build", "dense", "out", at_the_proof=lambda: os.read(reader, 1))
+    until_there(".work-out/polyclinic.json")
+    for argv in (["build", "dense", "out"], ["import-apollo", "pub", "out"]):
+        code, line = refusal(["upcycle", *argv], capfd)
+        assert (code, f"out in use by pid {first} on " in line.replace(": ", " ")) == (6, True), line
+    assert main(["upcycle", "build", "dense", "other"]) == 0
+    os.write(writer, b"!")
+    assert ended(first) == 0
+    assert main(["upcycle", "verify", "dense", "out"]) == 0
+    assert {p.name for p in Path().iterdir()} == {"dense", "moe", "pub", "out", "other"}
 
 
-def test_families_decide_the_experts_and_whom_they_serve() -> None:
-    Path("mine.yaml").write_text("name: mine\nfamilies: [{name: a, languages: [en]}, {name: b, languages: [ro, ja]}]")
-    made = built("--families", "mine.yaml", "--experts", "2", "--top-k", "1")
-    assert (made.config["num_experts"], made.config["num_experts_per_tok"]) == (2, 1)
-    preset = load_preset("mine.yaml")
-    assert [f["name"] for f in made.families["families"]] == ["a", "b"]
-    assert {"en", "ro", "ja"} < set(made.families["expert_of"])  # Romanian is none of the fifty
-    assert made.families["expert_of"] == {code: preset.expert_of(code) for code in made.families["expert_of"]}
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_build_leaves_nothing_that_stays(sent: signal.Signals, code: int) -> None:
+    before = listing()
+    process = started("build", "dense", "a/out", at_the_proof=lambda: time.sleep(60))
+    until_there("a/.work-out/polyclinic.json")
+    os.kill(process, sent)
+    assert ended(process) == code
+    if sent != signal.SIGKILL:
+        assert listing() == before
+        return
+    # Nobody could tidy up; the next command does, and takes nothing of what was left.
+    Path("a/.work-out/model-00009-of-00009.safetensors").write_text("of another parent")
+    assert main(["upcycle", "build", "dense", "a/out"]) == 0
+    assert [p.name for p in Path("a").iterdir()] == ["out"]
+    assert not list(Path("a/out").glob("*00009*"))
 
 
-# A plan and what is built
+def test_a_full_disk_is_5_and_leaves_nothing() -> None:
+    reader, writer = os.pipe()
 
+    def small_files_only() -> None:
+        os.dup2(writer, 2)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-@st.composite
-def choices(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a section of a recipe whose values do not contradict each other."""
-    families, count = draw(st.sampled_from([("apollo", 7), ("apollo12", 12), ("glottolog", None)]))
-    layers = draw(st.sets(st.integers(0, 2), min_size=1))
-    spread = draw(st.sampled_from([{}, {"noise": 0.125}, {"reinit": 0.5}]))
-    return {
-        "families": families,
-        **({"num_experts": count} if count and draw(st.booleans()) else {}),
-        **draw(st.sampled_from([{"layers": sorted(layers)}, {"last_layers": len(layers)}])),
-        "top_k": draw(st.integers(1, 7)),
-        "norm_topk_prob": draw(st.booleans()),
-        **draw(st.sampled_from([{}, {"shared_expert": "zero"}, {"shared_expert": "copy"}])),
-        "router_init": draw(st.sampled_from(["random", "zero"])),
-        **spread,
-    }
-
-
-NAMED = {"num_experts": "experts", "norm_topk_prob": "unnormalised"}
-
-
-def as_options(section: dict[str, Any]) -> list[str]:
-    """Return a section as options of the command line."""
-    out = []
-    for key, value in section.items():
-        name = "--" + NAMED.get(key, key).replace("_", "-")
-        shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        out += [name, shown] if key != "norm_topk_prob" else [] if value else [name]
-    return out
-
-
-@given(section=choices(), seed=st.integers(0, 9))
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_options_recipe_and_plan_are_one(section: dict[str, Any], seed: int) -> None:
-    """The same choices by options and by a recipe give the same bytes, which are those that were forecast."""
-    options = [*as_options(section), "--seed", str(seed)]
-    made, plan = built(*options), planned(*options)
-    Path("r.yaml").write_text(RECIPE.format(languages="", routing="hybrid", section=json.dumps(section)[1:-1]))
-    assert built("--seed", str(seed), dense="r.yaml").files == made.files
-    assert planned(dense="r.yaml") == plan
-    assert plan["total_parameters"] == sum(t.numel() for t in made.tensors.values())
-    assert plan["bytes"] == made.facts["bytes"] == sum(t.nbytes for t in made.tensors.values())
-    expert = sum(t.numel() for t in parent(1))
-    idle = (plan["num_experts"] - section["top_k"]) * len(plan["sparse_layers"])
-    assert plan["active_parameters"] == plan["total_parameters"] - idle * expert
-    for key in ("sparse_layers", "num_experts", "equal_by_design", "differs_by", "notes"):
-        assert plan[key] == made.facts[key]
-    kept = {"norm_topk_prob": "normalise"}
-    for key in {*section} & {"norm_topk_prob", "shared_expert", "router_init", "noise", "reinit"}:
-        assert made.families["made"][kept.get(key, key)] == section[key]
-    assert made.families["made"]["seed"] == seed
+    before = listing()
+    process = started("build", "dense", "out", at_the_proof=lambda: None, prepare=small_files_only)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    assert (ended(process), bool(LINE.fullmatch(said))) == (5, True), said
+    assert "file too large; check space" in said
+    assert listing() == before

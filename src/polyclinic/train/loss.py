@@ -43,7 +43,7 @@ def _losses(head: nn.Module, labels_T: Tensor, states_BSH: Tensor) -> Tensor:
     states_TH = states_BSH.flatten(0, 1)
     vocab_size = int(head.out_features)  # type: ignore[arg-type]
     rows = max(1, PIECE_BYTES // (4 * vocab_size))
-    pieces = list(zip(states_TH.split(rows), labels_T.split(rows), strict=True))
+    pieces = list(zip(torch.split(states_TH, rows), torch.split(labels_T, rows), strict=True))
     if len(pieces) == 1:
         return _cross_entropy(head, *pieces[0]).view(states_BSH.shape[:2])
     losses = [checkpoint(_cross_entropy, head, *piece, use_reentrant=False) for piece in pieces]
