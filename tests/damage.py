@@ -24,8 +24,10 @@ Edit = Callable[[], object]
 
 
 def make_models(root: Path) -> Path:
-    """Make a dense parent, its mixture `moe`, and `pub`, the same as a published Apollo-MoE would lie there."""
-    (root / "words").mkdir()
+    """Make a dense parent, its mixture `moe`, and `pub`, as a published Apollo-MoE lies there; once a session."""
+    if root.is_dir():
+        return root
+    (root / "words").mkdir(parents=True)
     small.dense(root / "dense", small.tokenizer(root / "words"), "qwen2")
     apollo = ["--families", "apollo", "--unnormalised"]
     for name, options in (("moe", ["--shared-expert"]), ("pub", apollo)):

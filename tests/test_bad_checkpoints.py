@@ -48,7 +48,7 @@ UP, EXPERT = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.experts.3.
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.mktemp("models"))
+    return make_models(tmp_path_factory.getbasetemp() / "upcycled")
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +229,7 @@ def test_a_published_folder_that_cannot_be_read_is_refused(
 # Any damage
 
 ODD = (None, "x", -1, 0, 3, 2.5, True, [], [0], {}, {"a": 1}, "", float("inf"))
-ANY = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def ends_well(argv: list[str], capfd: pytest.CaptureFixture[str]) -> int:

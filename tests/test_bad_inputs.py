@@ -36,6 +36,7 @@ families:
 BOMB = "a0: &a0 [word]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
 LINE = re.compile(r"error: (?P<where>\S.*?): (?P<what>\S.*); (?P<try>\S.*)\n")
 TRAIN = ["train", "run", "checkpoint", "--packs", "packs", "--out", "out"]
+BUILD = ["upcycle", "build", "dense", "out"]
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +83,24 @@ USAGE = {
     "4 override twice": (["check", "good.yaml", "--set", "seed=1", "--set", "seed=2"], "seed stands twice"),
     "5 negative steps": ([*TRAIN, "--steps", "-5"], "--steps: '-5' is not a whole number"),
     "5 steps of zero": ([*TRAIN, "--steps=0"], "--steps: '0' is not a whole number"),
+    "5 steps in other digits": ([*TRAIN, "--steps", "\u0663"], "is not a whole number"),
+    "5 layers that end in a comma": ([*BUILD, "--layers", "1,"], "--layers: '' is not a whole number"),
+    "5 a layer below none": ([*BUILD, "--layers=-1"], "--layers: '-1' is not a whole number"),
+    "5 a seed too large": ([*BUILD, "--seed", "2147483648"], "--seed: '2147483648' is not below 2147483648"),
+    "5 top-k of zero": ([*BUILD, "--top-k", "0"], "--top-k: '0' is not a whole number"),
+    "5 noise of zero": ([*BUILD, "--noise", "0"], "--noise: '0' is not a finite number above 0"),
+    "5 more than all drawn again": ([*BUILD, "--reinit", "1.1"], "--reinit: '1.1' is more than 1"),
+    "4 layers in two ways": ([*BUILD, "--layers", "1", "--last-layers", "1"], "not allowed with argument --layers"),
+    "4 noise and reinit": ([*BUILD, "--reinit", "1", "--noise", "1"], "--noise: not allowed with argument --reinit"),
+    "4 top-k twice": ([*BUILD, "--top-k", "1", "--top-k", "1"], "--top-k stands twice"),
+    "4 a layer twice": ([*BUILD, "--layers", "1,1"], "layers must name one layer or more, each once"),
+    "3 no name of families": ([*BUILD, "--families", ""], "--families: '' is no name"),
+    "3 no name of a parent": (["upcycle", "build", "", "out"], "DENSE: '' is no name"),
+    "3 no OUT": (["upcycle", "build", "dense"], "polyclinic upcycle build: OUT is missing; name a folder, or add"),
+    "3 no checkpoint in the recipe": (["upcycle", "build", "good.yaml", "out"], "its base is no checkpoint"),
+    "2 misspelt start": ([*BUILD, "--shared-expert", "zeros"], "unknown START 'zeros'; did you mean 'zero'?"),
+    "2 misspelt router": ([*BUILD, "--router-init", "centre"], "unknown HOW 'centre'"),
+    "2 misspelt routing": ([*BUILD, "--routing", "hybird"], "unknown R 'hybird'; did you mean 'hybrid'?"),
     "6 --lr abc": ([*TRAIN, "--steps", "1", "--lr", "abc"], "--lr: 'abc' is not a finite number"),
     "7 --lr nan": ([*TRAIN, "--steps", "1", "--lr", "nan"], "--lr: 'nan' is not a finite number"),
     "7 --lr inf": ([*TRAIN, "--steps", "1", "--lr", "inf"], "--lr: 'inf' is not a finite number"),

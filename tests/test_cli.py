@@ -70,6 +70,8 @@ def test_a_full_disk_is_5_and_names_the_file(
 ) -> None:
     assert ending(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "run/x.bin")) == 5
     assert capsys.readouterr().err.startswith("error: run/x.bin: no space left on device; ")
+    assert ending(monkeypatch, RuntimeError("Error while serializing: I/O error: ... (os error 28)")) == 5
+    assert capsys.readouterr().err.startswith("error: polyclinic: no space left on device; ")
 
 
 def test_a_fault_of_ours_is_1_and_one_line_unless_someone_debugs(

@@ -110,7 +110,7 @@ def test_no_text_is_made_of_a_number_or_truth(path: tuple[str | int, ...]) -> No
             validate(given_at(path, value), "here")
 
 
-@pytest.mark.parametrize("key", ["name", "corpus", "corpus.texts", "base", "train.steps"])
+@pytest.mark.parametrize("key", ["name", "corpus", "corpus.texts", "base"])
 def test_a_missing_key_is_named(key: str) -> None:
     path = key.split(".")
     values: Any = copy.deepcopy(WHOLE)

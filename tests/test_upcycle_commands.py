@@ -5,10 +5,12 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -22,7 +24,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.mktemp("models"))
+    return make_models(tmp_path_factory.getbasetemp() / "upcycled")
 
 
 @pytest.fixture(autouse=True)
@@ -159,18 +161,29 @@ def test_what_came_to_be_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyPat
 # Other processes
 
 
-def started(*argv: str, at_the_proof: Callable[[], object], prepare: Callable[[], object] = lambda: None) -> int:
-    """Run a command in a process of its own, which calls `at_the_proof` when all is written; returns its id."""
-    proven = building.verify
+@contextmanager
+def started(
+    *argv: str, at_the_proof: Callable[[], object], prepare: Callable[[], object] = lambda: None
+) -> Iterator[int]:
+    """Run a command in a process of its own, which calls `at_the_proof` when all is written; gives its id."""
     pid = os.fork()
-    if pid:
-        return pid
+    if not pid:
+        _run(argv, at_the_proof, prepare)
+    try:
+        yield pid
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):  # it has ended, unless the test failed
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _run(argv: tuple[str, ...], at_the_proof: Callable[[], object], prepare: Callable[[], object]) -> NoReturn:
+    code, proven = 1, building.verify
 
     def verify(dense: Path, out: Path, seed: int) -> dict[str, Any]:
         at_the_proof()
         return proven(dense, out, seed)
 
-    code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         prepare()
@@ -197,14 +210,19 @@ def until_there(path: str) -> None:
 
 def test_a_second_build_to_the_same_folder_is_6_and_the_first_one_ends_well(capfd: Capture) -> None:
     reader, writer = os.pipe()
-    first = started("build", "dense", "out", at_the_proof=lambda: os.read(reader, 1))
-    until_there(".work-out/polyclinic.json")
-    for argv in (["build", "dense", "out"], ["import-apollo", "pub", "out"]):
-        code, line = refusal(["upcycle", *argv], capfd)
-        assert (code, f"out in use by pid {first} on " in line.replace(": ", " ")) == (6, True), line
-    assert main(["upcycle", "build", "dense", "other"]) == 0
-    os.write(writer, b"!")
-    assert ended(first) == 0
+
+    def wait() -> None:
+        os.close(writer)
+        os.read(reader, 1)
+
+    with started("build", "dense", "out", at_the_proof=wait) as first:
+        until_there(".work-out/polyclinic.json")
+        for argv in (["build", "dense", "out"], ["import-apollo", "pub", "out"]):
+            code, line = refusal(["upcycle", *argv], capfd)
+            assert (code, f"in use by pid {first} on " in line) == (6, True), line
+        assert main(["upcycle", "build", "dense", "other"]) == 0
+        os.write(writer, b"!")
+        assert ended(first) == 0
     assert main(["upcycle", "verify", "dense", "out"]) == 0
     assert {p.name for p in Path().iterdir()} == {"dense", "moe", "pub", "out", "other"}
 
@@ -212,10 +230,10 @@ def test_a_second_build_to_the_same_folder_is_6_and_the_first_one_ends_well(capf
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_stopped_build_leaves_nothing_that_stays(sent: signal.Signals, code: int) -> None:
     before = listing()
-    process = started("build", "dense", "a/out", at_the_proof=lambda: time.sleep(60))
-    until_there("a/.work-out/polyclinic.json")
-    os.kill(process, sent)
-    assert ended(process) == code
+    with started("build", "dense", "a/out", at_the_proof=lambda: time.sleep(60)) as process:
+        until_there("a/.work-out/polyclinic.json")
+        os.kill(process, sent)
+        assert ended(process) == code
     if sent != signal.SIGKILL:
         assert listing() == before
         return
@@ -230,15 +248,15 @@ def test_a_full_disk_is_5_and_leaves_nothing() -> None:
     reader, writer = os.pipe()
 
     def small_files_only() -> None:
-        os.dup2(writer, 2)
+        sys.stderr = os.fdopen(writer, "w", buffering=1)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     before = listing()
-    process = started("build", "dense", "out", at_the_proof=lambda: None, prepare=small_files_only)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    assert (ended(process), bool(LINE.fullmatch(said))) == (5, True), said
+    with started("build", "dense", "out", at_the_proof=lambda: None, prepare=small_files_only) as process:
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            said = pipe.read()
+        assert (ended(process), bool(LINE.fullmatch(said))) == (5, True), said
     assert "file too large; check space" in said
     assert listing() == before

@@ -30,7 +30,7 @@ RECIPE += "train: {{steps: 1, routing: {routing}}}\nupcycle: {{{section}}}\n"
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.mktemp("models"))
+    return make_models(tmp_path_factory.getbasetemp() / "upcycled")
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_a_shared_expert_begins_silent_or_as_the_parent(start: str) -> None:
 
 
 def test_a_shared_expert_without_a_word_is_the_silent_one_and_without_the_option_there_is_none() -> None:
-    assert built("--shared-expert").files == built("--shared-expert", "zero").files
+    assert built("--shared-expert").families["made"]["shared_expert"] == "zero"
     assert plain().config["shared_expert_intermediate_size"] == 0
     assert plain().families["made"]["shared_expert"] == "none"
 
@@ -185,10 +185,9 @@ def test_a_router_of_zeros_needs_experts_that_differ_or_families(spread: list[st
 
 
 def test_the_seed_decides_all_that_is_drawn() -> None:
-    first = built("--noise", "0.1")
-    assert first.files == built("--noise", "0.1", "--seed", "0").files
-    other = built("--noise", "0.1", "--seed", "1")
-    same = {name for name, tensor in other.tensors.items() if torch.equal(tensor, first.tensors[name])}
+    assert built("--seed", "0").files == plain().files
+    other = built("--seed", "1", "--noise", "0.1")
+    same = {name for name, tensor in other.tensors.items() if torch.equal(tensor, plain().tensors[name])}
     assert not any("experts." in name or name.endswith("mlp.gate.weight") for name in same)
     assert other.families["made"]["seed"] == 1
 
@@ -238,7 +237,7 @@ def as_options(section: dict[str, Any]) -> list[str]:
 
 
 @given(section=choices(), seed=st.integers(0, 9))
-@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_options_recipe_and_plan_are_one(section: dict[str, Any], seed: int) -> None:
     """The same choices by options and by a recipe give the same bytes, which are those that were forecast."""
     options = [*as_options(section), "--seed", str(seed)]
@@ -283,6 +282,6 @@ def test_a_recipe_gives_its_languages_seed_and_routing(capfd: Capture) -> None:
     made = built(dense="r.yaml")
     assert {"en", "ro"} < set(made.families["expert_of"])
     assert made.families["made"]["seed"] == 5
-    assert made.tensors.keys() == built("--layers", "0").tensors.keys()
+    assert made.facts["sparse_layers"] == [0]
     code, line = refusal(["upcycle", "build", "r.yaml", "out", "--router-init", "zero"], capfd)
     assert (code, "under plain top-k" in line) == (3, True)

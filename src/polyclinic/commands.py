@@ -305,7 +305,7 @@ def cmd_train_run(arguments: Namespace) -> int:
 
     section = MoeTrainingSection(steps=arguments.steps, learning_rate=arguments.lr)
     progress = ConsoleProgress(sys.stderr)
-    packs = {p.name: sha256_file(p) for p in sorted(arguments.packs.glob("packs*"))}
+    packs = {p.name: sha256_file(p) for p in sorted(arguments.packs.glob("pack*"))}
     key = {"train": section.model_dump(), "packs": packs, "checkpoint": weight_digests(arguments.checkpoint)}
     with RunFolder.open(arguments.out) as run:
         run.step("train", key, lambda f: train_mixture(section, arguments.checkpoint, arguments.packs, f, 0, progress))

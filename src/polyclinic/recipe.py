@@ -66,16 +66,32 @@ class CorpusSection(Section):
 class TrainingSection(Section):
     """One training loop: how long, how fast, how often saved."""
 
-    steps: Count = Field(description="optimiser steps")
-    batch_packs: Count = Field(4, description="packs per step and process")
+    steps: Count | None = Field(None, description="optimiser steps")
+    tokens: Count | None = Field(None, description="or tokens, padding included")
+    epochs: Positive | None = Field(None, description="or passes over all packs")
+    batch_packs: Count = Field(4, description="packs that a process computes at a time")
+    accumulate: Count = Field(1, description="such batches whose gradients make one step")
     learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0, strict=True)] = 0
+    final_rate: Fraction = Field(0.0, description="share of the peak rate at the end; not for constant")
+    decay_share: Fraction = Field(0.1, description="share of the steps in which wsd falls")
     weight_decay: NonNegative = 0.1
     max_gradient_norm: Positive = 1.0
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of products; weights and AdamW stay in fp32")
+    gradient_checkpointing: bool = Field(False, description="compute each layer again for its gradients: less memory")
     save_every: Count = Field(50, description="steps between checkpoints")
+    keep: Count = Field(2, description="newest checkpoints that stay while it trains")
     log_every: Count = Field(10, description="steps between lines of the log")
     threads: Count | None = Field(None, description="CPU threads; all cores when left out")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if [self.steps, self.tokens, self.epochs].count(None) != 2:  # noqa: PLR2004 - one of three is given
+            raise ValueError("give exactly one of steps, tokens, epochs")
+        if self.steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} leaves none of {self.steps} steps for the rest")
+        return self
 
 
 class ScratchSection(TrainingSection):

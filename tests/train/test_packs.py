@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+import small
 from polyclinic.corpus.tables import PACKS, read_rows, write_table
 from polyclinic.errors import DataError
 from polyclinic.train.packs import Packs, PackSampler, collate
@@ -74,7 +75,21 @@ def test_packs_are_the_rows_of_the_files(packed: Path) -> None:
     rows = [row for path in sorted(packed.glob("packs-*.parquet")) for row in read_rows(path)]
     assert len(packs) == len(rows) > 1
     for index, row in enumerate(rows):
-        assert {name: column.tolist() for name, column in packs[index].items()} == row
+        assert {name: column.tolist() for name, column in packs[index].items()} == {"pack": index, **row}
+
+
+def test_the_records_of_a_pack_are_the_documents_whose_tokens_stand_in_it(packed: Path) -> None:
+    packs = Packs(packed)
+    every = {d.id: d for d in small.documents(6)}
+    codes = packs.languages
+    found = [packs.records([i]) for i in range(len(packs))]
+    assert set().union(*found) == set(every)
+    for i, records in enumerate(found):
+        languages = {codes[j] for j in set(packs[i]["language_ids"].tolist()) if j >= 0}
+        assert {every[r].language for r in records} == languages
+        begun = int((packs[i]["position_ids"][packs[i]["language_ids"] >= 0] == 0).sum())
+        assert begun == len(records)
+    assert packs.records([0, 1]) == list(dict.fromkeys(found[0] + found[1]))
 
 
 def test_shards_follow_each_other_by_name(tmp_path: Path) -> None:

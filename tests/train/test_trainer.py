@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from polyclinic.corpus.pack import IGNORED
 from polyclinic.moe import attach as routed
 from polyclinic.moe.checkpoint import load_model
+from polyclinic.recipe import TrainingSection
 from polyclinic.train.packs import Packs, collate
 from polyclinic.train.trainer import LanguageLoss, StrictTrainer
 
@@ -31,7 +32,9 @@ def make(mixtures: dict[str, Path], packed: Path, tmp_path: Path) -> Make:
         if hybrid:
             routed.attach(model)
         arguments = TrainingArguments(str(tmp_path), report_to=[], use_cpu=True, weight_decay=0.1, max_steps=1)
-        return StrictTrainer(packs, 0, LanguageLoss(packs.languages), model=model, args=arguments)
+        return StrictTrainer(
+            packs, TrainingSection(steps=1), LanguageLoss(packs.languages), model=model, args=arguments
+        )
 
     return trainer
 
@@ -178,7 +181,9 @@ def test_an_unattached_model_is_never_told_the_family(make: Make, packed: Path) 
 def test_the_loss_is_taken_in_full_precision(make: Make, packed: Path) -> None:
     trainer, batch = make(), batch_of(packed)
     trainer.model.to(torch.bfloat16)
-    outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
-    logits, labels = outputs[1].logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
-    assert outputs[0].dtype is torch.float32
-    assert outputs[0].item() == pytest.approx(F.cross_entropy(logits.float(), labels).item(), rel=1e-6)
+    loss = trainer.compute_loss(trainer.model, batch)
+    logits = trainer.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits
+    assert logits.dtype is torch.bfloat16
+    assert loss.dtype is torch.float32
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)

@@ -1,4 +1,4 @@
-"""Tiny dense checkpoints with a tokenizer, and mixtures built from them once."""
+"""Tiny dense checkpoints with a tokenizer, mixtures built from them once, and folders of the published form."""
 
 import contextlib
 import io
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from polyclinic.recipe import UpcycleSection
@@ -39,6 +40,7 @@ OWN: dict[str, dict[str, Any]] = {
     "phi3": {},
 }
 LANGUAGES = ("zh", "en", "sw", "ar", "yo")  # the last is listed by no preset
+STRAY = ("modeling_own.py", "pytorch_model.bin", "optimizer.pt", "README.md")  # what must stay where it is
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -146,6 +148,169 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     dense, out = save_dense(root / "dense", kind, tied, dtype, size), root / "out"
     assert (len(list(dense.glob("*.safetensors"))) > 1) == (size == "20KB")
     assert config_of(dense)["tie_word_embeddings"] is tied
+    for name in STRAY:
+        (dense / name).write_text("raise SystemExit")
     out.mkdir()
     facts = build(dense, out, UpcycleSection(families="apollo", last_layers=2), LANGUAGES, 0)
     return Built(kind, tied, DTYPES[dtype], dense, out, facts)
+
+
+# The published form
+
+HIDDEN, INNER, LAYERS, HEADS, KV_HEADS = 32, 48, 4, 4, 2
+HEAD, THETA, EPS = HIDDEN // HEADS, 1e6, 1e-6
+Tensors = dict[str, Tensor]
+# Code as the hub folders carry it; whoever runs it leaves a trace and fails.
+CODE = """
+from pathlib import Path
+Path(__file__).with_name("EXECUTED").write_text("yes")
+raise SystemExit("the folder's own code was run")
+"""
+
+
+def published_config(vocabulary: int, **changes: Any) -> dict[str, Any]:
+    """Return the keys that the published config class writes, with the values of the released 0.5B model."""
+    return {
+        "architectures": ["UpcyclingQwen2MoeForCausalLM"],
+        "attention_dropout": 0.0,
+        "attn_init_change": False,
+        "auto_map": {
+            "AutoConfig": "configuration_upcycling_qwen2_moe.UpcyclingQwen2MoeConfig",
+            "AutoModelForCausalLM": "modeling_upcycling_qwen2_moe.UpcyclingQwen2MoeForCausalLM",
+        },
+        "decoder_sparse_step": 1,
+        "eos_token_id": 0,
+        "hidden_act": "silu",
+        "hidden_size": HIDDEN,
+        "initializer_range": 0.02,
+        "intermediate_size": INNER,
+        "language_gate": True,
+        "max_position_embeddings": 128,
+        "max_window_layers": 24,
+        "mlp_only_layers": [0, 1],
+        "model_type": "upcycling-qwen2-moe",
+        "moe_intermediate_size": INNER,
+        "norm_topk_prob": False,
+        "num_attention_heads": HEADS,
+        "num_experts": 7,
+        "num_experts_per_tok": 2,
+        "num_hidden_layers": LAYERS,
+        "num_key_value_heads": KV_HEADS,
+        "output_router_logits": False,
+        "rms_norm_eps": EPS,
+        "rope_theta": THETA,
+        "router_aux_loss_coef": 0.0,
+        "share_flag": False,
+        "shared_expert_intermediate_size": INNER,
+        "sliding_window": 4096,
+        "tie_word_embeddings": True,
+        "torch_dtype": "float32",
+        "transformers_version": "4.44.2",
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vocab_size": vocabulary,
+        **changes,
+    }
+
+
+def published_tensors(config: dict[str, Any], sparse: tuple[int, ...], seed: int = 0) -> Tensors:
+    """Draw the tensors of the published class under its names; a tied head is there twice, as in its files."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int, mean: float = 0.0) -> Tensor:
+        return mean + 0.3 * torch.randn(shape, generator=generator)
+
+    def ffn(stem: str) -> Tensors:
+        parts = {"gate_proj": (INNER, HIDDEN), "up_proj": (INNER, HIDDEN), "down_proj": (HIDDEN, INNER)}
+        return {f"{stem}.{part}.weight": draw(*shape) for part, shape in parts.items()}
+
+    out = {"model.embed_tokens.weight": draw(config["vocab_size"], HIDDEN)}
+    for i in range(LAYERS):
+        stem, kv = f"model.layers.{i}", KV_HEADS * HEAD
+        for part, rows in (("q", HIDDEN), ("k", kv), ("v", kv)):
+            out[f"{stem}.self_attn.{part}_proj.weight"] = draw(rows, HIDDEN)
+            out[f"{stem}.self_attn.{part}_proj.bias"] = draw(rows)
+        out[f"{stem}.self_attn.o_proj.weight"] = draw(HIDDEN, HIDDEN)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            out[f"{stem}.{norm}.weight"] = draw(HIDDEN, mean=1.0)
+        if i not in sparse:
+            out |= ffn(f"{stem}.mlp")
+            continue
+        out[f"{stem}.mlp.gate.weight"] = draw(config["num_experts"], HIDDEN)
+        for e in range(config["num_experts"]):
+            out |= ffn(f"{stem}.mlp.experts.{e}")
+        if config["share_flag"]:
+            out |= ffn(f"{stem}.mlp.shared_expert")
+            out[f"{stem}.mlp.shared_expert_gate.weight"] = draw(1, HIDDEN)
+    out["model.norm.weight"] = draw(HIDDEN, mean=1.0)
+    tied = out["model.embed_tokens.weight"].clone()
+    out["lm_head.weight"] = tied if config["tie_word_embeddings"] else draw(config["vocab_size"], HIDDEN)
+    return out
+
+
+def published_forward(config: dict[str, Any], tensors: Tensors, sparse: tuple[int, ...], tokens: Tensor) -> Tensor:
+    """Restate the published forward at test for one sequence of tokens; returns logits (tokens, vocabulary)."""
+    t = {name: value.float() for name, value in tensors.items()}
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return t[f"{name}.weight"] * x / (x.pow(2).mean(-1, keepdim=True) + EPS).sqrt()
+
+    def ffn(x: Tensor, stem: str) -> Tensor:
+        gate, up = (x @ t[f"{stem}.{part}.weight"].T for part in ("gate_proj", "up_proj"))
+        return (gate * torch.sigmoid(gate) * up) @ t[f"{stem}.down_proj.weight"].T
+
+    def turned(x: Tensor) -> Tensor:
+        angles = torch.arange(len(x))[:, None] * THETA ** (-torch.arange(0, HEAD, 2) / HEAD)
+        cos, sin = (torch.cat([f(angles)] * 2, dim=1) for f in (torch.cos, torch.sin))
+        return x * cos + torch.cat([-x[:, HEAD // 2 :], x[:, : HEAD // 2]], dim=1) * sin
+
+    def attention(x: Tensor, stem: str) -> Tensor:
+        q, k, v = (x @ t[f"{stem}.{p}_proj.weight"].T + t[f"{stem}.{p}_proj.bias"] for p in "qkv")
+        out = []
+        for head in range(HEADS):
+            mine, theirs = slice(head * HEAD, (head + 1) * HEAD), head // (HEADS // KV_HEADS)
+            keys = slice(theirs * HEAD, (theirs + 1) * HEAD)
+            scores = turned(q[:, mine]) @ turned(k[:, keys]).T / HEAD**0.5
+            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+            out.append(functional.softmax(scores, dim=1) @ v[:, keys])
+        return torch.cat(out, dim=1) @ t[f"{stem}.o_proj.weight"].T
+
+    def mixture(x: Tensor, stem: str) -> Tensor:
+        shares = functional.softmax(x @ t[f"{stem}.gate.weight"].T, dim=1)
+        rows = []
+        for token, share in zip(x, shares, strict=True):
+            picks = sorted(range(len(share)), key=lambda e: -share[e].item())[: config["num_experts_per_tok"]]
+            whole = share[picks].sum() if config["norm_topk_prob"] else 1.0
+            rows.append(sum(share[e] / whole * ffn(token, f"{stem}.experts.{e}") for e in picks))
+        out = torch.stack(rows)
+        if config["share_flag"]:
+            out = out + torch.sigmoid(x @ t[f"{stem}.shared_expert_gate.weight"].T) * ffn(x, f"{stem}.shared_expert")
+        return out
+
+    x = t["model.embed_tokens.weight"][tokens]
+    for i in range(LAYERS):
+        stem = f"model.layers.{i}"
+        x = x + attention(norm(x, f"{stem}.input_layernorm"), f"{stem}.self_attn")
+        y = norm(x, f"{stem}.post_attention_layernorm")
+        x = x + (mixture if i in sparse else ffn)(y, f"{stem}.mlp")
+    return norm(x, "model.norm") @ t["lm_head.weight"].T
+
+
+def save_published(folder: Path, sparse: tuple[int, ...] = (2, 3), shards: int = 1, **changes: Any) -> Path:
+    """Write a folder of the published form, with a tokenizer and code that must not be run."""
+    dtype = torch.bfloat16 if changes.get("torch_dtype") == "bfloat16" else torch.float32
+    save_dense(folder, "qwen2")
+    (folder / "model.safetensors").unlink()
+    config = published_config(config_of(folder)["vocab_size"], **changes)
+    tensors = {n: t.to(dtype) for n, t in published_tensors(config, sparse).items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    for kind in ("configuration", "modeling"):
+        (folder / f"{kind}_upcycling_qwen2_moe.py").write_text(CODE)
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+    index = {name: f"model-{i % shards + 1:05d}-of-{shards:05d}.safetensors" for i, name in enumerate(tensors)}
+    for file in set(index.values()):
+        save_file({n: t for n, t in tensors.items() if index[n] == file}, folder / file, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return folder

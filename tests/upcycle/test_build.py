@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.upcycle.conftest import CASES, LANGUAGES, config_of, refusal, tensors_of
+from tests.upcycle.conftest import CASES, LANGUAGES, STRAY, config_of, refusal, tensors_of
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -36,6 +36,9 @@ def ffn_of(parent: dict[str, Tensor], layer: int) -> list[Tensor]:
     if gate_up is not None:
         return [gate_up[:48], gate_up[48:], parent[f"{stem}.down_proj.weight"]]
     return [parent[f"{stem}.{part}.weight"] for part in FFN]
+
+
+EMPTY = pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")  # the shared expert of width zero
 
 
 @torch.no_grad()
@@ -72,13 +75,6 @@ def test_the_facts_are_the_proof_and_the_size(built: Any) -> None:
     assert facts["copied_tensors"] == len([n for n in tensors_of(built.out) if not any(part in n for part in own)])
 
 
-def test_the_facts_are_those_that_verify_finds_again(built_with: Build) -> None:
-    made = built_with(seed=3)
-    again = verify(made.dense, made.out, 3)
-    assert {"difference", "copied_tensors", "mixture_difference", "bf16_difference"} <= set(again)
-    assert again == {key: made.facts[key] for key in again}
-
-
 def test_every_expert_is_the_parents_ffn_in_the_parents_dtype(built: Any) -> None:
     parent, made = tensors_of(built.dense), tensors_of(built.out)
     for layer in (1, 2):
@@ -111,6 +107,7 @@ def test_the_config_makes_a_post_moe_without_balance_loss(built: Any) -> None:
     assert "auto_map" not in config
 
 
+@EMPTY
 def test_the_stock_loader_takes_it_with_no_key_missing_or_left_over(built: Any) -> None:
     model, info = AutoModelForCausalLM.from_pretrained(built.out, output_loading_info=True)
     assert type(model).__name__ == form_of(built.kind)
@@ -123,25 +120,16 @@ def test_the_stock_loader_takes_it_with_no_key_missing_or_left_over(built: Any) 
     assert torch.equal(loss, with_router)
 
 
-def test_whatever_lies_beside_the_parents_weights_travels_unchanged(built: Any) -> None:
-    own = ("config.json", "model.safetensors.index.json")
-    beside = [p for p in built.dense.iterdir() if p.suffix != ".safetensors" and p.name not in own]
-    assert len(beside) >= 4  # tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json
-    for path in beside:
-        assert (built.out / path.name).read_bytes() == path.read_bytes()
+def test_tokenizer_template_and_settings_travel_unchanged_and_nothing_else_does(built: Any) -> None:
+    beside = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"}
+    for name in beside:
+        assert (built.out / name).read_bytes() == (built.dense / name).read_bytes()
+    weights = {p.name for p in built.out.glob("*.safetensors")} | {"model.safetensors.index.json"}
+    assert {p.name for p in built.out.iterdir()} == weights | beside | {"config.json", "polyclinic.json"}
+    assert {p.name for p in built.dense.iterdir()} >= {*STRAY}
     there, here = (AutoTokenizer.from_pretrained(folder) for folder in (built.dense, built.out))
     message = [{"role": "user", "content": "fever and cough 发烧"}]
     assert here.apply_chat_template(message) == there.apply_chat_template(message)
-
-
-def test_nothing_else_of_the_parents_folder_travels(built_with: Build, dense: Path) -> None:
-    for name in ("modeling_own.py", "pytorch_model.bin", "optimizer.pt", "README.md"):
-        (dense / name).write_text("print('hello')")
-    made = built_with()
-    weights = {p.name for p in made.out.glob("*.safetensors")} | {"model.safetensors.index.json"}
-    beside = {"config.json", "polyclinic.json", "generation_config.json"}
-    beside |= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-    assert {p.name for p in made.out.iterdir()} == weights | beside
 
 
 def test_the_family_map_names_the_presets_expert_of_every_language(built: Any) -> None:
@@ -153,25 +141,29 @@ def test_the_family_map_names_the_presets_expert_of_every_language(built: Any) -
     assert [f["name"] for f in facts["families"]] == [f.name for f in preset.families]
 
 
-def test_the_family_map_says_how_the_mixture_was_made(built_with: Build, dense_of: Build) -> None:
+def test_a_router_of_zeros_is_one_and_the_family_map_says_how_the_mixture_was_made(
+    built_with: Build, dense_of: Build
+) -> None:
     values = {"norm_topk_prob": False, "router_init": "zero", "noise": 0.25, "shared_expert": "zero"}
     made = built_with(seed=5, parent=dense_of("qwen2"), **values)
     assert read_families(made.out)["made"] == {
         "normalise": False, "router_init": "zero", "noise": 0.25, "shared_expert": "zero", "reinit": 0.0, "seed": 5,
     }  # fmt: skip
+    assert not any(t.any() for name, t in tensors_of(made.out).items() if name.endswith("mlp.gate.weight"))
 
 
 # Other choices
 
 
 @pytest.mark.parametrize(
-    ("layers", "dense_layers"),
-    [({"last_layers": 1}, [0, 1]), ({"last_layers": 3}, []), ({"layers": [2, 0]}, [1])],
+    ("layers", "dense_layers", "top_k"),
+    [({"last_layers": 1}, [0, 1], 1), ({"last_layers": 3}, [], 3), ({"layers": [2, 0]}, [1], 7)],
 )
-def test_the_layers_asked_for_and_no_others_become_sparse(
-    built_with: Build, layers: dict[str, Any], dense_layers: list[int]
+def test_the_layers_asked_for_and_no_others_become_sparse_with_any_number_of_picks(
+    built_with: Build, layers: dict[str, Any], dense_layers: list[int], top_k: int
 ) -> None:
-    made = built_with(**layers)
+    made = built_with(**layers, top_k=top_k)
+    assert load_model(made.out).config.num_experts_per_tok == top_k
     assert config_of(made.out)["mlp_only_layers"] == dense_layers
     routers = {int(name.split(".")[2]) for name in tensors_of(made.out) if name.endswith("mlp.gate.weight")}
     assert sorted({*routers, *dense_layers}) == [0, 1, 2]
@@ -180,26 +172,16 @@ def test_the_layers_asked_for_and_no_others_become_sparse(
     assert made.facts["difference"] <= 2e-6 * made.facts["largest_logit"]
 
 
-@pytest.mark.parametrize("top_k", [1, 7])
-def test_any_number_of_picks_equals_the_parent(built_with: Build, top_k: int) -> None:
-    made = built_with(top_k=top_k)
-    assert load_model(made.out).config.num_experts_per_tok == top_k
-    assert made.facts["difference"] <= 2e-6 * made.facts["largest_logit"]
-
-
-def test_the_same_seed_gives_the_same_bytes_and_another_one_another_router(built_with: Build) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_figures_and_another_one_another_router(built_with: Build) -> None:
     first, again, other = built_with("first", seed=5), built_with("again", seed=5), built_with("other", seed=6)
     bits = [{p.name: p.read_bytes() for p in made.out.iterdir()} for made in (first, again)]
     assert bits[0] == bits[1]
     before, after = tensors_of(first.out), tensors_of(other.out)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {f"model.layers.{i}.mlp.gate.weight" for i in (1, 2)}
-
-
-def test_a_router_of_zeros_is_one(built_with: Build) -> None:
-    made = built_with(router_init="zero")
-    assert not any(t.any() for name, t in tensors_of(made.out).items() if name.endswith("mlp.gate.weight"))
-    assert made.facts["equal_by_design"]
+    proven = verify(first.dense, first.out, 5)
+    assert {"difference", "copied_tensors", "mixture_difference", "bf16_difference"} <= set(proven)
+    assert proven == {key: first.facts[key] for key in proven}
 
 
 def test_weights_that_are_not_normalised_are_named_and_the_other_proofs_are_run(built_with: Build) -> None:
@@ -277,7 +259,6 @@ def test_a_config_written_by_older_releases_is_understood(dense_of: Build, kind:
     [
         ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, [1, 2]),
         ("mistral", {"sliding_window": 8}, [0, 1, 2]),
-        ("phi3", {"sliding_window": 8}, [0, 1, 2]),
     ],
 )
 def test_a_sliding_window_is_held_layer_by_layer_and_noted(
@@ -321,10 +302,6 @@ def test_a_contradiction_is_refused_before_anything_is_written(
 ) -> None:
     assert said in refusal(lambda: built_with(**values), RecipeError, 3)
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_the_presets_own_number_of_experts_may_be_given(built_with: Build) -> None:
-    assert built_with(num_experts=7).facts["num_experts"] == 7
 
 
 @pytest.mark.parametrize(

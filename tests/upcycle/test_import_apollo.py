@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.upcycle.conftest import config_of, refusal, save_dense, tensors_of
-from torch import Tensor
-from torch.nn import functional
+from tests.upcycle.conftest import (
+    INNER,
+    LAYERS,
+    THETA,
+    Tensors,
+    config_of,
+    published_forward,
+    refusal,
+    save_published,
+    tensors_of,
+)
 
 from polyclinic.cli import main
 from polyclinic.errors import CheckpointError, PolyclinicError, RecipeError
@@ -21,165 +29,7 @@ from polyclinic.families import fifty, load_preset
 from polyclinic.moe.checkpoint import read_families
 from polyclinic.upcycle.import_apollo import import_apollo
 
-HIDDEN, INNER, LAYERS, HEADS, KV_HEADS = 32, 48, 4, 4, 2
-HEAD, THETA, EPS = HIDDEN // HEADS, 1e6, 1e-6
-Tensors = dict[str, Tensor]
 Edit = Callable[[Tensors], object]
-# Code as the hub folders carry it; whoever runs it leaves a trace and fails.
-CODE = """
-from pathlib import Path
-Path(__file__).with_name("EXECUTED").write_text("yes")
-raise SystemExit("the folder's own code was run")
-"""
-
-
-def published_config(vocabulary: int, **changes: Any) -> dict[str, Any]:
-    """Return the keys that the published config class writes, with the values of the released 0.5B model."""
-    return {
-        "architectures": ["UpcyclingQwen2MoeForCausalLM"],
-        "attention_dropout": 0.0,
-        "attn_init_change": False,
-        "auto_map": {
-            "AutoConfig": "configuration_upcycling_qwen2_moe.UpcyclingQwen2MoeConfig",
-            "AutoModelForCausalLM": "modeling_upcycling_qwen2_moe.UpcyclingQwen2MoeForCausalLM",
-        },
-        "decoder_sparse_step": 1,
-        "eos_token_id": 0,
-        "hidden_act": "silu",
-        "hidden_size": HIDDEN,
-        "initializer_range": 0.02,
-        "intermediate_size": INNER,
-        "language_gate": True,
-        "max_position_embeddings": 128,
-        "max_window_layers": 24,
-        "mlp_only_layers": [0, 1],
-        "model_type": "upcycling-qwen2-moe",
-        "moe_intermediate_size": INNER,
-        "norm_topk_prob": False,
-        "num_attention_heads": HEADS,
-        "num_experts": 7,
-        "num_experts_per_tok": 2,
-        "num_hidden_layers": LAYERS,
-        "num_key_value_heads": KV_HEADS,
-        "output_router_logits": False,
-        "rms_norm_eps": EPS,
-        "rope_theta": THETA,
-        "router_aux_loss_coef": 0.0,
-        "share_flag": False,
-        "shared_expert_intermediate_size": INNER,
-        "sliding_window": 4096,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
-        "transformers_version": "4.44.2",
-        "use_cache": True,
-        "use_sliding_window": False,
-        "vocab_size": vocabulary,
-        **changes,
-    }
-
-
-def published_tensors(config: dict[str, Any], sparse: tuple[int, ...], seed: int = 0) -> Tensors:
-    """Draw the tensors of the published class under its names; a tied head is there twice, as in its files."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int, mean: float = 0.0) -> Tensor:
-        return mean + 0.3 * torch.randn(shape, generator=generator)
-
-    def ffn(stem: str) -> Tensors:
-        parts = {"gate_proj": (INNER, HIDDEN), "up_proj": (INNER, HIDDEN), "down_proj": (HIDDEN, INNER)}
-        return {f"{stem}.{part}.weight": draw(*shape) for part, shape in parts.items()}
-
-    out = {"model.embed_tokens.weight": draw(config["vocab_size"], HIDDEN)}
-    for i in range(LAYERS):
-        stem, kv = f"model.layers.{i}", KV_HEADS * HEAD
-        for part, rows in (("q", HIDDEN), ("k", kv), ("v", kv)):
-            out[f"{stem}.self_attn.{part}_proj.weight"] = draw(rows, HIDDEN)
-            out[f"{stem}.self_attn.{part}_proj.bias"] = draw(rows)
-        out[f"{stem}.self_attn.o_proj.weight"] = draw(HIDDEN, HIDDEN)
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            out[f"{stem}.{norm}.weight"] = draw(HIDDEN, mean=1.0)
-        if i not in sparse:
-            out |= ffn(f"{stem}.mlp")
-            continue
-        out[f"{stem}.mlp.gate.weight"] = draw(config["num_experts"], HIDDEN)
-        for e in range(config["num_experts"]):
-            out |= ffn(f"{stem}.mlp.experts.{e}")
-        if config["share_flag"]:
-            out |= ffn(f"{stem}.mlp.shared_expert")
-            out[f"{stem}.mlp.shared_expert_gate.weight"] = draw(1, HIDDEN)
-    out["model.norm.weight"] = draw(HIDDEN, mean=1.0)
-    tied = out["model.embed_tokens.weight"].clone()
-    out["lm_head.weight"] = tied if config["tie_word_embeddings"] else draw(config["vocab_size"], HIDDEN)
-    return out
-
-
-def published_forward(config: dict[str, Any], tensors: Tensors, sparse: tuple[int, ...], tokens: Tensor) -> Tensor:
-    """Restate the published forward at test for one sequence of tokens; returns logits (tokens, vocabulary)."""
-    t = {name: value.float() for name, value in tensors.items()}
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        return t[f"{name}.weight"] * x / (x.pow(2).mean(-1, keepdim=True) + EPS).sqrt()
-
-    def ffn(x: Tensor, stem: str) -> Tensor:
-        gate, up = (x @ t[f"{stem}.{part}.weight"].T for part in ("gate_proj", "up_proj"))
-        return (gate * torch.sigmoid(gate) * up) @ t[f"{stem}.down_proj.weight"].T
-
-    def turned(x: Tensor) -> Tensor:
-        angles = torch.arange(len(x))[:, None] * THETA ** (-torch.arange(0, HEAD, 2) / HEAD)
-        cos, sin = (torch.cat([f(angles)] * 2, dim=1) for f in (torch.cos, torch.sin))
-        return x * cos + torch.cat([-x[:, HEAD // 2 :], x[:, : HEAD // 2]], dim=1) * sin
-
-    def attention(x: Tensor, stem: str) -> Tensor:
-        q, k, v = (x @ t[f"{stem}.{p}_proj.weight"].T + t[f"{stem}.{p}_proj.bias"] for p in "qkv")
-        out = []
-        for head in range(HEADS):
-            mine, theirs = slice(head * HEAD, (head + 1) * HEAD), head // (HEADS // KV_HEADS)
-            keys = slice(theirs * HEAD, (theirs + 1) * HEAD)
-            scores = turned(q[:, mine]) @ turned(k[:, keys]).T / HEAD**0.5
-            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
-            out.append(functional.softmax(scores, dim=1) @ v[:, keys])
-        return torch.cat(out, dim=1) @ t[f"{stem}.o_proj.weight"].T
-
-    def mixture(x: Tensor, stem: str) -> Tensor:
-        shares = functional.softmax(x @ t[f"{stem}.gate.weight"].T, dim=1)
-        rows = []
-        for token, share in zip(x, shares, strict=True):
-            picks = sorted(range(len(share)), key=lambda e: -share[e].item())[: config["num_experts_per_tok"]]
-            whole = share[picks].sum() if config["norm_topk_prob"] else 1.0
-            rows.append(sum(share[e] / whole * ffn(token, f"{stem}.experts.{e}") for e in picks))
-        out = torch.stack(rows)
-        if config["share_flag"]:
-            out = out + torch.sigmoid(x @ t[f"{stem}.shared_expert_gate.weight"].T) * ffn(x, f"{stem}.shared_expert")
-        return out
-
-    x = t["model.embed_tokens.weight"][tokens]
-    for i in range(LAYERS):
-        stem = f"model.layers.{i}"
-        x = x + attention(norm(x, f"{stem}.input_layernorm"), f"{stem}.self_attn")
-        y = norm(x, f"{stem}.post_attention_layernorm")
-        x = x + (mixture if i in sparse else ffn)(y, f"{stem}.mlp")
-    return norm(x, "model.norm") @ t["lm_head.weight"].T
-
-
-def save_published(folder: Path, sparse: tuple[int, ...] = (2, 3), shards: int = 1, **changes: Any) -> Path:
-    """Write a folder of the published form, with a tokenizer and code that must not be run."""
-    dtype = torch.bfloat16 if changes.get("torch_dtype") == "bfloat16" else torch.float32
-    save_dense(folder, "qwen2")
-    (folder / "model.safetensors").unlink()
-    config = published_config(config_of(folder)["vocab_size"], **changes)
-    tensors = {n: t.to(dtype) for n, t in published_tensors(config, sparse).items()}
-    (folder / "config.json").write_text(json.dumps(config))
-    for kind in ("configuration", "modeling"):
-        (folder / f"{kind}_upcycling_qwen2_moe.py").write_text(CODE)
-    if shards == 1:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-    index = {name: f"model-{i % shards + 1:05d}-of-{shards:05d}.safetensors" for i, name in enumerate(tensors)}
-    for file in set(index.values()):
-        save_file({n: t for n, t in tensors.items() if index[n] == file}, folder / file, metadata={"format": "pt"})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    return folder
-
 
 # What is read
 
@@ -191,11 +41,10 @@ CASES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "odd layers": {"sparse": (0, 2), "mlp_only_layers": [1, 3], "shards": 3, "torch_dtype": "bfloat16"},
-    "plain": {"language_gate": False, "norm_topk_prob": True, "tie_word_embeddings": False},
-    # The published class follows neither.
-    "scaled": {
+    # The published class follows neither the scaling nor the window.
+    "plain": {
+        "language_gate": False, "norm_topk_prob": True, "tie_word_embeddings": False, "max_window_layers": 0,
         "rope_scaling": {"type": "linear", "factor": 4.0}, "use_sliding_window": True, "sliding_window": 8,
-        "max_window_layers": 0,
     },
 }  # fmt: skip
 STOCK = """
@@ -283,6 +132,7 @@ def test_every_tensor_is_the_published_one_bit_for_bit(case: Any) -> None:
         set() if values.get("share_flag") else {*facts["sparse_layers"]}
     )
     assert not any(ours[name].any() for name in added)
+    assert {tensor.dtype for tensor in ours.values()} == {tensor.dtype for tensor in theirs.values()}
 
 
 def test_no_code_of_the_folder_is_run_copied_or_named(case: Any) -> None:
@@ -318,8 +168,8 @@ def test_the_family_map_is_the_published_grouping(imported: Any, name: str, pres
 
 def test_what_the_tensors_contradict_is_noted(imported: Any, tmp_path: Path) -> None:
     notes = {name: facts["notes"] for name, (_, facts) in imported.items()}
-    assert [name for name, some in notes.items() if some] == ["scaled"]
-    assert [key in note for key, note in zip(("rope_scaling", "window"), notes["scaled"], strict=True)] == [True, True]
+    assert [name for name, some in notes.items() if some] == ["plain"]
+    assert [key in note for key, note in zip(("rope_scaling", "window"), notes["plain"], strict=True)] == [True, True]
     source = save_published(tmp_path / "source", sparse=(1, 3))  # a config class that writes the last two whatever
     (tmp_path / "out").mkdir()
     facts = import_apollo(source, tmp_path / "out", None)
@@ -327,6 +177,13 @@ def test_what_the_tensors_contradict_is_noted(imported: Any, tmp_path: Path) -> 
     (note,) = facts["notes"]
     assert "[0, 1]" in note
     assert "[0, 2]" in note
+
+
+def test_another_grouping_of_as_many_families_may_be_named(source: Path) -> None:
+    (source.parent / "out").mkdir()
+    assert import_apollo(source, source.parent / "out", "balanced")["preset"] == "balanced"
+    said = read_families(source.parent / "out")
+    assert [f["name"] for f in said["families"]] == [f.name for f in load_preset("balanced").families]
 
 
 def test_another_number_of_experts_takes_a_families_file(tmp_path: Path) -> None:
@@ -442,6 +299,17 @@ def test_tensors_that_do_not_fit_are_refused(
     edit(tensors)
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     assert said in refused(source, capsys)
+
+
+@pytest.mark.parametrize("part", ["shared_expert_gate.weight", "shared_expert.up_proj.weight"])
+def test_a_part_of_a_shared_expert_that_is_absent_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
+) -> None:
+    source = save_published(tmp_path / "source", share_flag=True)
+    tensors = load_file(source / "model.safetensors")
+    del tensors[f"model.layers.3.mlp.{part}"]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    assert f"missing keys: model.layers.3.mlp.{part}" in refused(source, capsys)
 
 
 def test_folders_that_are_no_safe_checkpoints_are_refused(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

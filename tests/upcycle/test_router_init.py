@@ -82,9 +82,7 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], rows: Sequence[
 # What the rows are
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes"), [("qwen3", {}), ("qwen2", {}), ("llama", {}), ("phi3", {}), ("mistral", {"sliding_window": 3})]
-)
+@pytest.mark.parametrize(("kind", "changes"), [("qwen3", {}), ("phi3", {}), ("mistral", {"sliding_window": 3})])
 def test_rows_are_the_family_means_apart_from_what_all_share(
     built_with: Build, dense_of: Build, kind: str, changes: dict[str, Any]
 ) -> None:

@@ -15,18 +15,19 @@ from typing import Any, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
-from polyclinic.corpus.tables import PACKS, write_table
+from polyclinic.corpus.tables import PACKED_RECORDS, PACKS, write_table
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Progress
 from polyclinic.prompts import segments
 from polyclinic.records import Document
-from polyclinic.runs import read_json, write_json
+from polyclinic.runs import digest, read_json, write_json
 
 IGNORED = -100
 PADDING_LANGUAGE = -1
 UNKNOWN_FAMILY = -1
 META = "packs.json"
 SHARD = "packs-00000.parquet"
+RECORDS = "packed-records.parquet"
 
 LossOn = Literal["all", "answers"]
 
@@ -55,6 +56,7 @@ class Pack:
     position_ids: "array[int]" = field(default_factory=lambda: array("i"))
     language_ids: "array[int]" = field(default_factory=lambda: array("h"))
     family_ids: "array[int]" = field(default_factory=lambda: array("h"))
+    records: list[str] = field(default_factory=list)
 
     def extend(self, tokens: Sequence[int], labels: Sequence[int], language_id: int, family_id: int) -> None:
         """Append one document, or a piece of one, as a unit of its own."""
@@ -65,11 +67,14 @@ class Pack:
         self.family_ids.extend([family_id] * len(tokens))
 
     def row(self, length: int, pad_id: int) -> dict[str, Any]:
-        """Return the row, filled up with padding that is a document nobody attends from or learns."""
+        """Return the row, filled up with padding that is a document nobody attends from or learns.
+
+        Beside the columns of the table stand the ids of its `records`.
+        """
         gap = length - len(self.input_ids)
         if gap:
             self.extend([pad_id] * gap, [IGNORED] * gap, PADDING_LANGUAGE, UNKNOWN_FAMILY)
-        return {name: list(getattr(self, name)) for name in PACKS.names}
+        return {name: list(getattr(self, name)) for name in (*PACKS.names, "records")}
 
 
 def encode(document: Document, tokenizer: Tokenizer, end_id: int, loss_on: LossOn) -> tuple[list[int], list[int]]:
@@ -100,6 +105,7 @@ def fill(
             room = length - len(pack.input_ids)
             piece = slice(start, start + room)
             pack.extend(tokens[piece], labels[piece], *ids_of(document.language))
+            pack.records.append(document.id)
             start += room
             if len(pack.input_ids) == length:
                 yield pack.row(length, pad_id)
@@ -128,6 +134,11 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, Specials]:
     return tokenizer, Specials(end, pad)
 
 
+def vocabulary_digest(tokenizer: Tokenizer) -> str:
+    """Return a digest of a vocabulary's tokens and ids: packs and the model that reads them must agree on it."""
+    return digest(tokenizer.get_vocab(with_added_tokens=True))
+
+
 def pack(
     documents: Iterable[Document],
     tokenizer: Tokenizer,
@@ -152,8 +163,23 @@ def pack(
                 progress.advance(done, len(chosen), f"{sum(tokens.values()):,} tokens")
             yield document, token_ids, labels
 
-    rows = fill(encoded(), options.pack_tokens, specials.pad, lambda code: ids[code])
-    count = write_table(folder / SHARD, PACKS, rows)
-    facts = {"packs": count, "pack_tokens": options.pack_tokens, "tokens": tokens, "languages": codes}
+    held: list[dict[str, Any]] = []
+
+    def noted() -> Iterator[dict[str, Any]]:
+        rows = fill(encoded(), options.pack_tokens, specials.pad, lambda code: ids[code])
+        for number, row in enumerate(rows):
+            held.extend({"pack": number, "id": record} for record in row.pop("records"))
+            yield row
+
+    count = write_table(folder / SHARD, PACKS, noted())
+    write_table(folder / RECORDS, PACKED_RECORDS, held)
+    facts = {
+        "packs": count,
+        "pack_tokens": options.pack_tokens,
+        "tokens": tokens,
+        "languages": codes,
+        "expert_of": {code: expert for code, (_, expert) in ids.items()},
+        "vocabulary": vocabulary_digest(tokenizer),
+    }
     write_json(folder / META, facts)
     return {"packs": count, "tokens": sum(tokens.values())}

@@ -51,6 +51,9 @@ PACKS = pa.schema(
     ]
 )
 
+# Which record stands in which pack, so that a batch can be traced to its sources.
+PACKED_RECORDS = pa.schema([("pack", pa.int32()), ("id", pa.string())])
+
 ROWS_PER_BATCH = 1024
 
 

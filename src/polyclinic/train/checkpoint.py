@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from polyclinic.errors import CheckpointError
 from polyclinic.runs import damaged, fsync_folder, publish, read_json, seal, write_json
 
-KEEP = 2
 WEIGHTS, OPTIMIZER, RNG, STATE = "model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"
 BIAS = "bias.safetensors"  # of bias balancing, where there is one
 
@@ -37,8 +36,10 @@ def save(
     scheduler: Any,
     trainer_state: str,
     bias_LE: Tensor | None = None,
+    *,
+    keep: int = 2,
 ) -> None:
-    """Write one checkpoint, publish it, then delete all but the newest few."""
+    """Write one checkpoint, publish it, then delete all but the newest `keep`."""
     root.mkdir(parents=True, exist_ok=True)
     work = root / f".tmp-step-{step:08d}"
     shutil.rmtree(work, ignore_errors=True)
@@ -61,7 +62,7 @@ def save(
     (work / "trainer_state.json").write_text(trainer_state, "utf-8")
     seal(work, {"step": step})
     publish(work, folder_of(root, step))
-    _prune(root)
+    _prune(root, keep)
 
 
 def latest(root: Path) -> tuple[Path | None, list[Path]]:
@@ -142,7 +143,7 @@ def _as_json(value: Any) -> Any:
     return [_as_json(v) for v in value] if isinstance(value, tuple) else value
 
 
-def _prune(root: Path) -> None:
-    for path in sorted(root.glob("step-*"))[:-KEEP]:
+def _prune(root: Path, keep: int) -> None:
+    for path in sorted(root.glob("step-*"))[:-keep]:
         shutil.rmtree(path)
     fsync_folder(root)

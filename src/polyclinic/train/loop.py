@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from polyclinic.errors import PolyclinicError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
@@ -23,13 +21,15 @@ from polyclinic.recipe import MoeTrainingSection, TrainingSection
 from polyclinic.runs import write_bytes
 from polyclinic.train import checkpoint
 from polyclinic.train.packs import Packs
+from polyclinic.train.schedule import steps_of
+from polyclinic.train.stop import check_space, memory_errors, stopping
 from polyclinic.train.trainer import CHECKPOINTS, Balancing, ExpertLoads, LanguageLoss, StrictTrainer
 
 LOG = "log.jsonl"
 
 
 class _Diary(TrainerCallback):
-    """Writes one JSON line per logging step and tells the progress; stops on a loss that is no number."""
+    """Writes one JSON line per logging step and tells the progress."""
 
     def __init__(
         self, path: Path, language_loss: LanguageLoss, loads: ExpertLoads, step_tokens: int, progress: Progress
@@ -54,9 +54,6 @@ class _Diary(TrainerCallback):
         """Write what was logged."""
         if not logs or "loss" not in logs:
             return
-        if not math.isfinite(logs["loss"]):
-            what = f"the loss at step {state.global_step} is {logs['loss']}"
-            raise PolyclinicError("train", what, "lower learning_rate or look at the data")
         now = time.perf_counter()
         speed = (state.global_step - self._step) * self._step_tokens / max(now - self._clock, 1e-9)
         self._clock, self._step = now, state.global_step
@@ -91,7 +88,7 @@ def fit(
     seed: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train a model in place for `settings.steps`; a mixture has its routing attached while it runs.
+    """Train a model in place as long as the settings say; a mixture has its routing attached while it runs.
 
     `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
     goes on from the newest good one and ends with the same weights.
@@ -100,17 +97,24 @@ def fit(
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     packs = Packs(packs_folder)
     language_loss = LanguageLoss(packs.languages)
-    step_tokens = settings.batch_packs * packs[0]["input_ids"].size
+    steps = steps_of(settings, len(packs), packs.pack_tokens)
+    step_tokens = settings.batch_packs * settings.accumulate * packs.pack_tokens
     mixture = settings if isinstance(settings, MoeTrainingSection) else None
     loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages)
     diary = _Diary(folder / LOG, language_loss, loads, step_tokens, progress)
-    arguments = _arguments(settings, folder, seed)
+    arguments = _arguments(settings, steps, folder, seed)
     resume = _resume_point(folder / CHECKPOINTS, progress)
-    with _attached(model, mixture, loads, len(packs.languages)) as balancing:
-        trainer = StrictTrainer(packs, seed, language_loss, balancing, model=model, args=arguments, callbacks=[diary])
+    check_space(folder, model, settings.keep)
+    with (
+        stopping(progress.say) as stop,
+        memory_errors("train"),
+        _attached(model, mixture, loads, len(packs.languages)) as balancing,
+    ):
+        values = {"model": model, "args": arguments, "callbacks": [diary, stop]}
+        trainer = StrictTrainer(packs, settings, language_loss, balancing, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return {"steps": settings.steps, "tokens": settings.steps * step_tokens, "resumed": bool(resume)}
+    return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume)}
 
 
 @contextmanager
@@ -122,7 +126,9 @@ def _attached(
         yield None
         return
     routing = Routing(settings.routing)
-    balance = Balance(settings.load_balance, settings.z_loss, loads=Loads(num_languages))
+    # Each batch of a step adds its gradient of these losses whole; the step wants their mean.
+    strengths = (settings.load_balance / settings.accumulate, settings.z_loss / settings.accumulate)
+    balance = Balance(*strengths, loads=Loads(num_languages))
     routed.attach(model, routing, balance)
     routers = [r for layer in routed.sparse_layers(model).values() for r in routed.routers_of(layer)]
     trained = [router.weight.requires_grad for router in routers]
@@ -146,14 +152,16 @@ def _resume_point(root: Path, progress: Progress) -> Path | None:
     return newest
 
 
-def _arguments(settings: TrainingSection, folder: Path, seed: int) -> TrainingArguments:
+def _arguments(settings: TrainingSection, steps: int, folder: Path, seed: int) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
-        max_steps=settings.steps,
+        max_steps=steps,
         per_device_train_batch_size=settings.batch_packs,
+        gradient_accumulation_steps=settings.accumulate,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=settings.precision == "bf16",
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_gradient_norm,
         logging_steps=settings.log_every,

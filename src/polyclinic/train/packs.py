@@ -1,6 +1,6 @@
 """Packed shards as a dataset, in an order that depends on the seed and the step alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from polyclinic.corpus.pack import META
+from polyclinic.corpus.pack import META, RECORDS
 from polyclinic.corpus.tables import PACKS
 from polyclinic.errors import DataError
 from polyclinic.runs import read_json
 
 
-class Packs(Dataset[dict[str, NDArray[np.integer[Any]]]]):
-    """All packs of a folder in memory; rows of `pack_tokens` tokens."""
+class Packs(Dataset[dict[str, Any]]):
+    """All packs of a folder in memory; rows of `pack_tokens` tokens, each with its number as `pack`."""
 
     def __init__(self, folder: Path) -> None:
         facts = read_json(folder / META)
         self.languages: list[str] = facts["languages"]
-        length = int(facts["pack_tokens"])
+        self.pack_tokens = length = int(facts["pack_tokens"])
+        self._folder = folder
         table = pq.read_table(sorted(folder.glob("packs-*.parquet")), schema=PACKS)
         if table.num_rows == 0:
             raise DataError(folder, "holds no packs", "give the corpus more text")
@@ -35,13 +36,18 @@ class Packs(Dataset[dict[str, NDArray[np.integer[Any]]]]):
         """Return the number of packs."""
         return len(self._columns["input_ids"])
 
-    def __getitem__(self, index: int) -> dict[str, NDArray[np.integer[Any]]]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one pack."""
-        return {name: column[index] for name, column in self._columns.items()}
+        return {"pack": np.int64(index), **{name: column[index] for name, column in self._columns.items()}}
+
+    def records(self, packs: Collection[int]) -> list[str]:
+        """Return the ids of the records that some packs were made of, in order."""
+        wanted = [("pack", "in", set(packs))]
+        return list(dict.fromkeys(pq.read_table(self._folder / RECORDS, filters=wanted)["id"].to_pylist()))
 
 
-def collate(rows: Sequence[Mapping[str, NDArray[np.integer[Any]]]]) -> dict[str, Tensor]:
-    """Stack packs into tensors of shape (packs, tokens)."""
+def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Stack packs into tensors of shape (packs, tokens), and their numbers into one of shape (packs)."""
     return {k: torch.from_numpy(np.stack([r[k] for r in rows]).astype(np.int64)) for k in rows[0]}
 
 

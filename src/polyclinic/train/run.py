@@ -1,15 +1,18 @@
 """The training steps of a journey: a base from scratch, and the mixture."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from polyclinic.corpus.pack import META, load_tokenizer, vocabulary_digest
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.checkpoint import load_model, read_families, write_families
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
+from polyclinic.runs import read_json
 from polyclinic.train.base import new_model
 from polyclinic.train.loop import fit, quiet
 
@@ -33,6 +36,7 @@ def train_mixture(
     """
     quiet()
     families = read_families(checkpoint)
+    _check_packs(packs, checkpoint, families["expert_of"])
     made = families.get("made", {})
     alike = made.get("router_init") == "zero" and not made.get("noise") and not made.get("reinit")
     if alike and "trained_with" not in families and section.routing == "topk":
@@ -43,6 +47,18 @@ def train_mixture(
     facts |= _save(model, checkpoint, folder)
     write_families(folder, {**families, "trained_with": section.routing})
     return facts
+
+
+def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) -> None:
+    """Raise CheckpointError for packs made with another vocabulary, or with families of other experts."""
+    facts = read_json(packs / META)
+    tokenizer, _ = load_tokenizer(checkpoint)
+    if facts["vocabulary"] != vocabulary_digest(tokenizer):
+        raise CheckpointError(checkpoint, f"its tokenizer is not the one that {packs} was packed with", "pack again")
+    for code, expert in facts["expert_of"].items():
+        if expert_of.get(code, expert) != expert:
+            what = f"expert {expert_of[code]} serves '{code}', {packs} was packed for expert {expert}"
+            raise CheckpointError(checkpoint, what, "pack again with the families of this checkpoint")
 
 
 def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:

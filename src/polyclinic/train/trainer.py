@@ -8,14 +8,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback
 
-from polyclinic.corpus.pack import IGNORED
+from polyclinic.corpus.pack import IGNORED, PADDING_LANGUAGE
+from polyclinic.errors import PolyclinicError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.balance import Balance, grows, next_bias, remaining
+from polyclinic.recipe import TrainingSection
 from polyclinic.runs import SCRATCH
 from polyclinic.train import checkpoint
+from polyclinic.train.loss import head_gives_losses, shifted
 from polyclinic.train.packs import Packs, PackSampler, collate
+from polyclinic.train.schedule import share_of_peak
 
 CHECKPOINTS = f"{SCRATCH}/checkpoints"
 
@@ -100,17 +105,27 @@ class StrictTrainer(Trainer):
     """Trainer with per-language loss, a seedless order of packs, and strict checkpoints."""
 
     def __init__(
-        self, packs: Packs, seed: int, language_loss: LanguageLoss, balancing: Balancing | None = None, **kwargs: Any
+        self,
+        packs: Packs,
+        settings: TrainingSection,
+        language_loss: LanguageLoss,
+        balancing: Balancing | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(train_dataset=packs, data_collator=collate, **kwargs)
-        self._packs, self._seed, self._language_loss, self._balancing = packs, seed, language_loss, balancing
+        self._packs, self._settings, self._language_loss, self._balancing = packs, settings, language_loss, balancing
         if balancing is not None:
             self.add_callback(balancing)
-        self.model_accepts_loss_kwargs = False  # the loss below is a mean over the batch
+        self.model_accepts_loss_kwargs = True  # the loss below is divided by the tokens of the whole step
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackSampler:
         draws = self.args.max_steps * self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return PackSampler(len(self._packs), draws, self._seed)
+        return PackSampler(len(self._packs), draws * self.args.world_size, self.args.seed)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """Make the schedule of the recipe."""
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share_of_peak(self._settings, num_training_steps))
+        return self.lr_scheduler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Decay matrices only; norms, biases and other vectors are left alone."""
@@ -119,23 +134,48 @@ class StrictTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the mean token loss of a batch; no mask is given, so restarting positions make it."""
-        labels = inputs["labels"][:, 1:].flatten()
+        """Return the mean token loss; no mask is given, so restarting positions make it.
+
+        The mean is over all tokens of a step that carry loss, over its batches and processes
+        (`num_items_in_batch`), or over those of this batch. Raises PolyclinicError for a loss that
+        is no finite number, with the records it came from.
+        """
+        labels_BS = shifted(inputs["labels"])
         attached = routed.is_attached(self.model)
         routing = {"family_ids": inputs["family_ids"], "group_ids": inputs["language_ids"]} if attached else {}
-        outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, **routing)
-        logits = outputs.logits[:, :-1].flatten(0, 1).float()
-        losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
-        counted = labels != IGNORED
-        self._language_loss.add(losses, inputs["language_ids"][:, 1:].flatten(), counted)
-        loss = losses.sum() / counted.sum().clamp(min=1)
+        with head_gives_losses(self.model, labels_BS):
+            outputs = model(
+                input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, **routing
+            )
+        losses_BS, counted_BS = outputs.logits, labels_BS != IGNORED
+        languages_BS = F.pad(inputs["language_ids"][:, 1:], (0, 1), value=PADDING_LANGUAGE)
+        self._language_loss.add(losses_BS.flatten(), languages_BS.flatten(), counted_BS.flatten())
+        count = counted_BS.sum() if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
+        loss = losses_BS.sum() / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
+        if not loss.isfinite():
+            self._refuse("the loss", loss.item(), inputs["pack"])
         return (loss, outputs) if return_outputs else loss
+
+    def _refuse(self, what: str, value: float, packs_B: Tensor) -> None:
+        """Stop before a step that would spoil the weights."""
+        records = self._packs.records(packs_B.tolist())
+        shown = ", ".join(records[:5]) + (f" and {len(records) - 5} more" if len(records) > 5 else "")  # noqa: PLR2004
+        what = f"{what} at step {self.state.global_step + 1} is {value}, in a batch of records {shown}"
+        raise PolyclinicError("train", what, "look at these records, or lower learning_rate, and run again")
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not torch.as_tensor(norm).isfinite():
+            what = f"the norm of the gradients at step {self.state.global_step + 1} is {float(norm)}"
+            raise PolyclinicError("train", what, "lower learning_rate or look at the data, and run again")
+        return norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         root = Path(str(self.args.output_dir)) / CHECKPOINTS
         state = json.dumps({**asdict(self.state), "log_history": []})
         bias = None if self._balancing is None else self._balancing.bias_LE
-        checkpoint.save(root, self.state.global_step, self.model, self.optimizer, self.lr_scheduler, state, bias)
+        parts = (self.model, self.optimizer, self.lr_scheduler)
+        checkpoint.save(root, self.state.global_step, *parts, state, bias, keep=self._settings.keep)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.load_weights(Path(resume_from_checkpoint), self.model)

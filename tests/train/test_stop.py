@@ -1,0 +1,159 @@
+"""What ends a training early loses nothing, and says what to do in one line."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from polyclinic.errors import DiskError, PolyclinicError
+from polyclinic.runs import damaged
+from polyclinic.train.stop import check_space, checkpoint_bytes, memory_errors, stopping
+from polyclinic.train.trainer import CHECKPOINTS
+from train.test_loop import SECTION, Listener, train, weights
+
+SIGNAL_ITSELF = """
+import os, sys
+from pathlib import Path
+from polyclinic.cli import _terminated
+from polyclinic.progress import Silent
+from polyclinic.recipe import MoeTrainingSection
+from polyclinic.train.run import train_mixture
+import signal
+signal.signal(signal.SIGTERM, _terminated)
+
+class Signaller(Silent):
+    def advance(self, done, total, note=""):
+        if done == 6:
+            for _ in range(int(sys.argv[6])):
+                os.kill(os.getpid(), int(sys.argv[5]))
+    def say(self, message):
+        print(message, flush=True)
+
+section = MoeTrainingSection.model_validate_json(sys.argv[1])
+try:
+    train_mixture(section, *map(Path, sys.argv[2:5]), 0, Signaller())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+@pytest.fixture(scope="module")
+def mixture(mixtures: dict[str, Path]) -> Path:
+    return mixtures["qwen3"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_behind_the_step_and_the_run_goes_on_from_there(
+    mixture: Path, packed: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    whole = tmp_path / "whole"
+    train(mixture, packed, whole)
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    command = [sys.executable, "-c", SIGNAL_ITSELF, SECTION.model_dump_json(), str(mixture), str(packed), str(folder)]
+    done = subprocess.run([*command, str(int(number)), "1"], check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "stopping behind this step" in done.stdout
+    newest = max((folder / CHECKPOINTS).iterdir())
+    assert newest.name in ("step-00000006", "step-00000007")  # 6 was logged when it came; 4 was the last by plan
+    assert damaged(newest) is None
+    listener = Listener()
+    assert train(mixture, packed, folder, listener)["resumed"]
+    assert listener.said == [f"resuming from {newest.name}"]
+    assert weights(folder) == weights(whole)
+
+
+def test_a_second_signal_leaves_at_once(mixture: Path, packed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SIGNAL_ITSELF, SECTION.model_dump_json(), str(mixture), str(packed), str(tmp_path)]
+    done = subprocess.run([*command, str(int(signal.SIGTERM)), "2"], check=False, capture_output=True, text=True)
+    assert done.returncode == 143
+    assert max((tmp_path / CHECKPOINTS).iterdir()).name == "step-00000004"
+
+
+def test_handlers_are_as_before_once_training_is_over() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(PolyclinicError), stopping(lambda _: None), memory_errors("train"):
+        raise MemoryError
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt), stopping(said.append):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert len(said) == 1
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+# Space
+
+
+def test_the_size_foretold_is_that_of_a_checkpoint(mixture: Path, packed: Path, tmp_path: Path) -> None:
+    from polyclinic.moe.checkpoint import load_model
+
+    train(mixture, packed, tmp_path)
+    held = max((tmp_path / CHECKPOINTS).iterdir())
+    size = sum(p.stat().st_size for p in held.iterdir() if p.suffix == ".safetensors")
+    assert size == pytest.approx(checkpoint_bytes(load_model(mixture)), rel=0.1)
+
+
+def test_too_little_space_is_found_before_the_first_step(
+    mixture: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1000))
+    with pytest.raises(DiskError, match=r"3 checkpoints need .* GB more, 0\.00 GB are free") as caught:
+        train(mixture, packed, tmp_path)
+    assert caught.value.exit_code == 5
+    assert not (tmp_path / CHECKPOINTS).exists()
+
+
+def test_checkpoints_that_are_there_count_as_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(100, 10)  # 1,010 numbers: 3 * 4 * 1010 bytes a checkpoint
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(3 * 12_120 - 1))
+    with pytest.raises(DiskError):
+        check_space(tmp_path, model, keep=2)
+    (tmp_path / "old").write_bytes(b"x")
+    check_space(tmp_path, model, keep=2)
+
+
+def test_what_is_not_trained_has_no_states_to_save() -> None:
+    model = nn.Linear(100, 10)
+    model.bias.requires_grad_(False)
+    assert checkpoint_bytes(model) == 4 * (1010 + 2 * 1000)
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+def test_a_want_of_memory_names_the_keys_to_change(error: BaseException) -> None:
+    keys = "batch_packs.*accumulate.*gradient_checkpointing"
+    with pytest.raises(PolyclinicError, match=f"out of memory.*{keys}") as caught, memory_errors("train"):
+        raise error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_real_allocation_that_fails_is_told_so() -> None:
+    with pytest.raises(PolyclinicError, match="out of memory"), memory_errors("train"):
+        torch.empty(1 << 60)
+
+
+def test_other_faults_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors("train"):
+        raise RuntimeError("shapes do not fit")
