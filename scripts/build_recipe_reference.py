@@ -72,7 +72,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {**whole["$defs"], "Recipe": whole}
     one, other = (found[name] for name in WITH_LOOP)
     shared = {k: v for k, v in one["properties"].items() if other["properties"].get(k) == v}
-    found[LOOP] = {"properties": shared, "required": [k for k in one["required"] if k in shared]}
+    found[LOOP] = {"properties": shared, "required": [k for k in one.get("required", ()) if k in shared]}
     for name in WITH_LOOP:
         own = {k: v for k, v in found[name]["properties"].items() if k not in shared}
         found[name] = {**found[name], "properties": own}
