@@ -79,7 +79,7 @@ class TrainingSection(Section):
     weight_decay: NonNegative = 0.1
     max_gradient_norm: Positive = 1.0
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of products; weights and AdamW stay in fp32")
-    gradient_checkpointing: bool = Field(False, description="compute each layer again for its gradients: less memory")
+    gradient_checkpointing: bool = Field(False, description="layers computed again for gradients: less memory")
     save_every: Count = Field(50, description="steps between checkpoints")
     keep: Count = Field(2, description="newest checkpoints that stay while it trains")
     log_every: Count = Field(10, description="steps between lines of the log")
