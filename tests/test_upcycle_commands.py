@@ -17,6 +17,7 @@ import pytest
 from damage import LINE, listing, make_models, refusal
 from polyclinic.cli import main
 from polyclinic.errors import ProofError
+from polyclinic.moe import checkpoint
 from polyclinic.upcycle import build as building
 
 Capture = pytest.CaptureFixture[str]
@@ -146,12 +147,19 @@ def test_a_failed_proof_is_told_by_the_name_of_out(monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_what_came_to_be_meanwhile_is_not_replaced(monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
-    def verify(dense: Path, out: Path, seed: int) -> dict[str, Any]:
-        left_by_a_person("out")
-        return {}
+@pytest.mark.parametrize("moment", ["resolve", "verify"])
+def test_what_came_to_be_meanwhile_is_not_replaced(
+    moment: str, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    """Before the lock is taken, or while the mixture is made."""
+    module: Any = {"resolve": checkpoint, "verify": building}[moment]
+    whole = getattr(module, moment)
 
-    monkeypatch.setattr(building, "verify", verify)
+    def late(*values: Any) -> Any:
+        left_by_a_person("out")
+        return whole(*values)
+
+    monkeypatch.setattr(module, moment, late)
     assert main(["upcycle", "build", "dense", "out"]) == 2
     assert capfd.readouterr().err.startswith("error: out: is there already; ")
     assert [p.name for p in Path("out").iterdir()] == ["notes.txt"]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.moe.conftest import OWN, SIZES, _made
 from torch import Tensor
 
-from polyclinic.moe.blueprint import BLUEPRINTS, Mixture, blueprint_for, dense_config, moe_config
+from polyclinic.moe.blueprint import BLUEPRINTS, Mixture, blueprint_for, dense_config, moe_config, notes
 from polyclinic.moe.checkpoint import CONFIG, load_model, read_config
 from polyclinic.moe.convert import headers, plan_tensors, write_tensors
 from polyclinic.moe.skeleton import checked_files
@@ -167,3 +167,18 @@ def test_a_parent_as_older_releases_wrote_it_gives_the_same_mixture(tmp_path: Pa
         made[1] / "model.safetensors.index.json"
     ).read_bytes()
     verify(older, made[1], seed=0)
+
+
+def test_a_window_that_the_parents_class_does_not_know_is_none_of_the_mixtures(tmp_path: Path) -> None:
+    """Converted checkpoints carry keys of the architecture they came from."""
+    parent = _made("llama", 0, **SIZES)
+    parent.save_pretrained(tmp_path / "dense")
+    for key, value in (("sliding_window", 16), ("layer_types", ["sliding_attention"] * 3)):
+        config = read_config(tmp_path / "dense") | {key: value}
+        write_json(tmp_path / "dense" / CONFIG, config)
+    assert notes(dense_config(read_config(tmp_path / "dense"), "here")) == []
+    out = convert(tmp_path / "dense", tmp_path / "moe", Mixture((1, 2), 3))
+    tokens = torch.randint(96, (1, 100))
+    with torch.no_grad():
+        expected, got = load_model(tmp_path / "dense")(tokens).logits, load_model(out)(tokens).logits
+    assert (expected - got).abs().max() <= BOUND * expected.abs().max()

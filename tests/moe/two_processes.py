@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from polyclinic.moe.attach import Routing, attach, detach, sparse_layers
 from polyclinic.moe.balance import Balance
 from polyclinic.moe.checkpoint import load_model
+from polyclinic.moe.router import NOW
 
 BALANCES = {"plain": (0.0, 0.0), "z": (0.0, 0.3), "all": (0.7, 0.3)}
 STEPS, RATE = 2, 0.05
@@ -87,7 +88,7 @@ def under_fsdp_in_half_precision(folder: Path, rank: int) -> None:
     balance, dtypes = balance_of("all"), []
     model = attached(folder, balance, checkpointing=True)
     for layer in sparse_layers(model).values():
-        layer.mlp.gate.register_forward_pre_hook(lambda m, _: dtypes.append(m.guidance.bias_LE.dtype))
+        layer.mlp.gate.register_forward_pre_hook(lambda *_: dtypes.append(NOW.guidance.bias_LE.dtype))
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
     for layer in model.get_decoder().layers:
         fully_shard(layer, mp_policy=policy)

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.balance import Balance, Recording
-from polyclinic.moe.router import UNKNOWN_FAMILY, FamilyRouter, Guidance
+from polyclinic.moe.router import NOW, UNKNOWN_FAMILY, FamilyRouter, Guidance
 
 GUIDANCE = "guidance"  # the keyword that layers get
 PER_TOKEN = ("family_ids", "counted", "group_ids")  # the keywords that callers give
@@ -66,16 +66,11 @@ class _RoutedLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, *args: Any, guidance: Guidance | None = None, **kwargs: Any) -> Any:
         """Run the stock layer with the router knowing the guidance."""
-        if guidance is None:
-            return super().forward(hidden_states, *args, **kwargs)
-        routers = routers_of(self)
-        for router in routers:
-            router.guidance = guidance
+        before, NOW.guidance = NOW.guidance, guidance
         try:
             return super().forward(hidden_states, *args, **kwargs)
         finally:
-            for router in routers:
-                router.guidance = None
+            NOW.guidance = before
 
 
 class _EmptyExpert(nn.Module):
@@ -154,8 +149,7 @@ def detach(model: PreTrainedModel) -> None:
     for layer in layers:
         for router in routers_of(layer):
             router.__class__ = router.polyclinic_stock
-            for name in ("guidance", "position"):
-                vars(router).pop(name, None)
+            del router.position
         layer.__class__ = layer.polyclinic_stock
         _bring_back_empty(layer.mlp)
     switch: _Switch = decoder.polyclinic_switch

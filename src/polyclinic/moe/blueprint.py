@@ -146,6 +146,9 @@ def dense_config(raw: Mapping[str, Any], where: object) -> dict[str, Any]:
     except Exception as err:  # a strange value fails anywhere in the stock class
         what = f"config.json is refused by its own class ({' '.join(str(err).split())[:200]})"
         raise CheckpointError(where, what, "fetch the checkpoint again") from err
+    if "sliding_window" not in AutoConfig.for_model(blueprint.dense_type).to_dict():
+        dense.pop("sliding_window", None)  # left over from another architecture; this class computes none
+        dense.pop("layer_types", None)
     dense["head_dim"] = dense.get("head_dim") or dense["hidden_size"] // dense["num_attention_heads"]
     for key, wanted in blueprint.needs.items():
         if dense.get(key, wanted) != wanted:

@@ -13,6 +13,7 @@ router has no say and gets no gradient.
 Family unknown (-1): the plain top K in both.
 """
 
+import threading
 from typing import NamedTuple
 
 import torch
@@ -90,10 +91,20 @@ class Guidance:
 _NONE = Guidance()
 
 
+class _Now(threading.local):
+    """What guides the layer that a thread is in; threads that share a model must not meet here."""
+
+    def __init__(self) -> None:
+        self.guidance: Guidance | None = None
+
+
+NOW = _Now()
+
+
 class FamilyRouter(nn.Module):
     """Mixin over a stock top-k router: same parameter, same output, guided where guidance is given.
 
-    `guidance` is set by the decoder layer for the length of one forward (see `attach`).
+    The guidance is that of `NOW`, set by the decoder layer for the length of its forward (see `attach`).
     """
 
     top_k: int
@@ -101,11 +112,10 @@ class FamilyRouter(nn.Module):
     norm_topk_prob: bool
     weight: nn.Parameter
     position: int  # among the sparse layers
-    guidance: Guidance | None = None
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return router logits, weights and picks in the order and dtypes of the stock router."""
-        guidance = self.guidance or _NONE
+        guidance = NOW.guidance or _NONE
         hidden_TH = hidden_states.reshape(-1, self.hidden_dim)
         logits_TE = F.linear(hidden_TH, self.weight)
         probs_TE = logits_TE.softmax(-1, dtype=torch.float)
