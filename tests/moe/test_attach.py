@@ -9,20 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from moe.inputs import ids_like, some_tokens
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.attach import Routing, attach, detach, is_attached, routing, sparse_layers
 from polyclinic.moe.checkpoint import load_model
 
 GREEDY = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
-
-
-def some_tokens(rows: int = 2, length: int = 7, seed: int = 0) -> Tensor:
-    return torch.randint(1, 96, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def ids_like(tokens: Tensor, *families: int) -> Tensor:
-    """One family per row, on every token."""
-    return torch.tensor(families)[:, None].expand(tokens.shape).contiguous()
 
 
 def has_family(picks: Tensor, families: Tensor) -> bool:

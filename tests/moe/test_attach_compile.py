@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
+from moe.inputs import some_tokens
 from polyclinic.moe.attach import Routing, attach, routing
 from polyclinic.moe.balance import Balance
 
@@ -21,10 +21,6 @@ def small(mixture: Any, kind: str) -> PreTrainedModel:
     model: PreTrainedModel = mixture(kind, num_hidden_layers=2)
     model.set_experts_implementation("grouped_mm")
     return model
-
-
-def some_tokens() -> Tensor:
-    return torch.randint(1, 96, (2, 7), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("backend", "mode"), [("aot_eager", Routing.HYBRID), ("eager", Routing.LANGUAGE)])

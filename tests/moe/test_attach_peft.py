@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
+from moe.inputs import some_tokens
 from polyclinic.moe.attach import Routing, attach, detach, is_attached, routers_of, routing, sparse_layers
 from polyclinic.moe.balance import Balance
 
@@ -37,10 +38,6 @@ def wrapped(model: Any, before: bool, mode: Routing = Routing.HYBRID, **lora: An
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
     return out
-
-
-def some_tokens() -> Tensor:
-    return torch.randint(1, 96, (2, 7), generator=torch.Generator().manual_seed(0))
 
 
 def plain(mixture: Any, kind: str, weights: dict[str, Tensor]) -> Any:

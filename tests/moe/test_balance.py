@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.qwen2_moe.modeling_qwen2_moe import load_balancing_loss_func
 
+from moe.inputs import some_tokens
 from polyclinic.moe.attach import Routing, attach, routing, sparse_layers
 from polyclinic.moe.balance import Balance, Loads, grows, load_balance_loss, next_bias, remaining, z_loss
 from polyclinic.moe.router import hybrid_picks
@@ -147,10 +148,6 @@ def test_the_bias_is_whole_while_it_grows_and_exactly_nothing_at_four_fifths(ste
 
 
 # Through the model
-
-
-def some_tokens(rows: int = 2, length: int = 7, seed: int = 0) -> Tensor:
-    return torch.randint(1, 96, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
 def outside(model: PreTrainedModel, balance: Balance, counted: Tensor, given: dict[str, Any]) -> Tensor:

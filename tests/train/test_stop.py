@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from polyclinic.errors import DiskError, PolyclinicError
+from polyclinic.moe.checkpoint import load_model
 from polyclinic.runs import damaged
 from polyclinic.train.stop import check_space, checkpoint_bytes, memory_errors, stopping
 from polyclinic.train.trainer import CHECKPOINTS
@@ -97,8 +99,6 @@ def test_handlers_are_as_before_once_training_is_over() -> None:
 
 
 def test_the_size_foretold_is_that_of_a_checkpoint(mixture: Path, packed: Path, tmp_path: Path) -> None:
-    from polyclinic.moe.checkpoint import load_model
-
     train(mixture, packed, tmp_path)
     held = max((tmp_path / CHECKPOINTS).iterdir())
     size = sum(p.stat().st_size for p in held.iterdir() if p.suffix == ".safetensors")
@@ -128,6 +128,40 @@ def test_what_is_not_trained_has_no_states_to_save() -> None:
     model = nn.Linear(100, 10)
     model.bias.requires_grad_(False)
     assert checkpoint_bytes(model) == 4 * (1010 + 2 * 1000)
+
+
+def mount(place: Path, size: int, *options: str) -> int:
+    command = ["/usr/bin/mount", "-t", "tmpfs", "-o", ",".join([f"size={size}", *options]), "tmpfs", str(place)]
+    return subprocess.run(command, capture_output=True, check=False).returncode
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of its own, to be given its size."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if not Path("/usr/bin/mount").exists() or mount(place, 1 << 20):
+        pytest.skip("a small file system cannot be mounted")
+    yield place
+    subprocess.run(["/usr/bin/umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.5, 2.95])
+def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_once_there_is_space(
+    mixture: Path, packed: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Room for a share of a checkpoint, of three that must be there at once."""
+    monkeypatch.setattr("polyclinic.train.loop.check_space", lambda *_: None)
+    mount(small_disk, int(share * checkpoint_bytes(load_model(mixture))), "remount")
+    with pytest.raises(DiskError, match=r"could not be written .*MB are free") as caught:
+        train(mixture, packed, small_disk)
+    assert caught.value.exit_code == 5
+    assert "\n" not in str(caught.value)
+    kept = list((small_disk / CHECKPOINTS).iterdir())
+    assert len(kept) == int(share)
+    assert all(damaged(path) is None for path in kept)
+    mount(small_disk, 1 << 26, "remount")
+    assert train(mixture, packed, small_disk)["resumed"] is bool(kept)
 
 
 # Memory

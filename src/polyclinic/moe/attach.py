@@ -4,13 +4,10 @@ The decoder layers that hold experts, and their routers, are given subclasses of
 run time. What a forward is to do is decided once, when the decoder is called, and travels as a
 keyword of the forward into each layer, so recomputation under gradient checkpointing finds the very
 ids of its forward: transformers checkpoints a layer's `forward` together with its keywords.
-
-A shared expert of width 0 (Qwen2-MoE has one whether it is wanted or not) holds empty parameters,
-which FSDP2 cannot shard. While attached it returns zeros and holds them as buffers of the same
-names: the state dict, strict loading and saving do not see the difference.
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +20,7 @@ from transformers import PreTrainedModel
 
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.balance import Balance, Recording
+from polyclinic.moe.reclass import bring_back_empty, check_forwards, empty_linears, set_aside_empty, subclass, turn
 from polyclinic.moe.router import NOW, UNKNOWN_FAMILY, FamilyRouter, Guidance
 
 GUIDANCE = "guidance"  # the keyword that layers get
@@ -50,8 +48,9 @@ class _Switch:
     mode: Routing
     balance: Balance | None
     num_layers: int  # that hold experts
-    families: tuple[int, ...] | None = None
+    families: Tensor | None = None  # one per sequence; a tensor, or a compiled model is compiled for each new one
     rows_per_family: int = 1
+    holder: int | None = None  # the thread that is inside a `routing` block
     handles: list[Any] = field(default_factory=list)
 
     def forces(self, training: bool) -> bool:
@@ -73,26 +72,6 @@ class _RoutedLayer(nn.Module):
             NOW.guidance = before
 
 
-class _EmptyExpert(nn.Module):
-    """Mixin over a shared expert of width 0, whatever the dtype of what it is given."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Return zeros, as an empty product is."""
-        return torch.zeros_like(hidden_states)
-
-
-_SUBCLASSES: dict[tuple[type, type], type] = {}
-
-
-def _subclass(mixin: type, stock: type) -> Any:
-    """Make the subclass once per class; it keeps the stock name, which wrapping by name relies on."""
-    made = _SUBCLASSES.get((mixin, stock))
-    if made is None:
-        made = type(stock.__name__, (mixin, stock), {"polyclinic_stock": stock})
-        _SUBCLASSES[mixin, stock] = made
-    return made
-
-
 def sparse_layers(model: PreTrainedModel) -> dict[int, Any]:
     """Return the decoder layers that hold experts, by index."""
     layers = model.get_decoder().layers
@@ -109,6 +88,12 @@ def is_attached(model: PreTrainedModel) -> bool:
     return hasattr(model.get_decoder(), "polyclinic_switch")
 
 
+def _turned(layers: Collection[Any]) -> list[Any]:
+    """Return the modules that attaching gives another class."""
+    empty = [layer.mlp.shared_expert for layer in layers if empty_linears(layer.mlp)]
+    return [*layers, *(router for layer in layers for router in routers_of(layer)), *empty]
+
+
 def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING, balance: Balance | None = None) -> None:
     """Let a stock mixture take more per token in its forward, each of shape (batch, tokens).
 
@@ -117,19 +102,21 @@ def attach(model: PreTrainedModel, mode: Routing = Routing.HYBRID_TRAINING, bala
     picks are counted under, -1 none. The last two matter in training under a `balance`.
     Attach before sharding (FSDP2); before or after wrapping by peft.
 
-    Raises CheckpointError if the model has no experts, ValueError if it is attached already.
+    Raises CheckpointError if the model has no experts, ValueError if it is attached already or if
+    a wrapper has put a forward of its own into a layer or router.
     """
     layers = sparse_layers(model)
     if not layers:
         raise CheckpointError(model.config.model_type, "has no experts", "give an upcycled checkpoint")
     if is_attached(model):
         raise ValueError("already attached")
+    check_forwards(_turned(layers.values()))
     for position, layer in enumerate(layers.values()):
         for router in routers_of(layer):
-            router.__class__ = _subclass(FamilyRouter, type(router))
+            turn(router, subclass(FamilyRouter, type(router)))
             router.position = position
-        layer.__class__ = _subclass(_RoutedLayer, type(layer))
-        _set_aside_empty(layer.mlp)
+        turn(layer, subclass(_RoutedLayer, type(layer)))
+        set_aside_empty(layer.mlp)
     switch = _Switch(Routing(mode), balance, len(layers))
     # On the decoder: a wrapper may call the model's forward past its hooks, as older peft does.
     decoder = model.get_decoder()
@@ -146,42 +133,17 @@ def detach(model: PreTrainedModel) -> None:
     decoder, layers = model.get_decoder(), sparse_layers(model).values()
     if any("polyclinic_stock" not in vars(type(layer)) for layer in layers):
         raise ValueError("sharded after attaching: save the full state dict and load it as a stock model")
+    check_forwards(_turned(layers))
     for layer in layers:
         for router in routers_of(layer):
-            router.__class__ = router.polyclinic_stock
+            turn(router, router.polyclinic_stock)
             del router.position
-        layer.__class__ = layer.polyclinic_stock
-        _bring_back_empty(layer.mlp)
+        turn(layer, layer.polyclinic_stock)
+        bring_back_empty(layer.mlp)
     switch: _Switch = decoder.polyclinic_switch
     for handle in switch.handles:
         handle.remove()
     del decoder.polyclinic_switch
-
-
-def _empty_linears(block: Any) -> list[nn.Module]:
-    shared = getattr(block, "shared_expert", None)
-    linears = [] if shared is None else [m for m in shared.modules() if isinstance(m, nn.Linear)]
-    return [linear for linear in linears if linear.weight.numel() == 0]
-
-
-def _set_aside_empty(block: Any) -> None:
-    empty = _empty_linears(block)
-    if empty:
-        block.shared_expert.__class__ = _subclass(_EmptyExpert, type(block.shared_expert))
-    for linear in empty:
-        weight = linear._parameters.pop("weight")
-        linear.register_buffer("weight", None if weight is None else weight.detach())
-        vars(linear)["polyclinic_trained"] = weight is not None and weight.requires_grad
-
-
-def _bring_back_empty(block: Any) -> None:
-    empty = _empty_linears(block)
-    if empty:
-        block.shared_expert.__class__ = block.shared_expert.polyclinic_stock
-    for linear in empty:
-        kept: Any = linear._buffers.pop("weight")  # has followed the model to its device and dtype
-        weight = nn.Parameter(kept, vars(linear).pop("polyclinic_trained"))
-        linear._parameters = {"weight": weight, **linear._parameters}
 
 
 def _guide(
@@ -230,13 +192,13 @@ def _shut(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: A
         guidance.recording.is_open = False
 
 
-def _per_token(families: Sequence[int], rows_per_family: int, tokens: Tensor) -> Tensor:
+def _per_token(families: Tensor, rows_per_family: int, tokens: Tensor) -> Tensor:
     """Spread one family a sequence over (batch, tokens); rows of a sequence lie side by side."""
     rows, length = tokens.shape[:2]
     if rows != len(families) * rows_per_family:
         what = f"{len(families)} families with rows_per_family={rows_per_family} for {rows} sequences"
         raise ValueError(f"{what}; beams or num_return_sequences make more than one row per family")
-    ids = torch.tensor(families, device=tokens.device).repeat_interleave(rows_per_family)
+    ids = families.to(tokens.device).repeat_interleave(rows_per_family)
     return ids[:, None].expand(rows, length)
 
 
@@ -250,16 +212,19 @@ def routing(
     """Route with another mode, or with one family per sequence, inside the block.
 
     `families` reach every forward that gets no ids of its own, generation included; there
-    `rows_per_family` is num_beams, or num_return_sequences when sampling.
+    `rows_per_family` is num_beams, or num_return_sequences when sampling. The block holds for the
+    model, whatever thread calls it; one thread at a time may have one.
     """
     num_experts = model.config.num_experts
     if families is not None and not (families and all(UNKNOWN_FAMILY <= f < num_experts for f in families)):
         raise ValueError(f"families {list(families)} for {num_experts} experts")
     switch: _Switch = model.get_decoder().polyclinic_switch
-    before = (switch.mode, switch.families, switch.rows_per_family)
-    switch.mode, switch.rows_per_family = Routing(mode), rows_per_family
-    switch.families = None if families is None else tuple(families)
+    if switch.holder not in (None, threading.get_ident()):
+        raise ValueError("another thread is inside a routing block of this model")
+    before = (switch.mode, switch.families, switch.rows_per_family, switch.holder)
+    switch.mode, switch.rows_per_family, switch.holder = Routing(mode), rows_per_family, threading.get_ident()
+    switch.families = None if families is None else torch.tensor(families)
     try:
         yield
     finally:
-        switch.mode, switch.families, switch.rows_per_family = before
+        switch.mode, switch.families, switch.rows_per_family, switch.holder = before

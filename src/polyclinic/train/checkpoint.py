@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from polyclinic.errors import CheckpointError
+from polyclinic.errors import CheckpointError, DiskError
 from polyclinic.runs import damaged, fsync_folder, publish, read_json, seal, write_json
 
 WEIGHTS, OPTIMIZER, RNG, STATE = "model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"
@@ -39,11 +40,33 @@ def save(
     *,
     keep: int = 2,
 ) -> None:
-    """Write one checkpoint, publish it, then delete all but the newest `keep`."""
+    """Write one checkpoint, publish it, then delete all but the newest `keep`.
+
+    Raises DiskError where the disk is full; the checkpoints that are there stay as they are.
+    """
     root.mkdir(parents=True, exist_ok=True)
     work = root / f".tmp-step-{step:08d}"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    try:
+        work.mkdir()
+        _write(work, model, optimizer, scheduler, trainer_state, bias_LE)
+        seal(work, {"step": step})
+    except (OSError, SafetensorError) as err:
+        shutil.rmtree(work, ignore_errors=True)
+        free = shutil.disk_usage(root).free
+        what = f"the checkpoint of step {step} could not be written ({_cause(err)}), {free / 1e6:.0f} MB are free"
+        raise DiskError(root, what, "free space and run again; earlier checkpoints are whole") from err
+    publish(work, folder_of(root, step))
+    _prune(root, keep)
+
+
+def _cause(err: Exception) -> str:
+    return err.strerror or type(err).__name__ if isinstance(err, OSError) else str(err).strip()[:100]
+
+
+def _write(
+    work: Path, model: nn.Module, optimizer: Any, scheduler: Any, trainer_state: str, bias_LE: Tensor | None
+) -> None:
     weights, aliases = _unique(model.state_dict())
     save_file(weights, work / WEIGHTS)
     tensors, optimizer_facts = _flatten(optimizer.state_dict())
@@ -60,9 +83,6 @@ def save(
     }
     write_json(work / STATE, facts)
     (work / "trainer_state.json").write_text(trainer_state, "utf-8")
-    seal(work, {"step": step})
-    publish(work, folder_of(root, step))
-    _prune(root, keep)
 
 
 def latest(root: Path) -> tuple[Path | None, list[Path]]:
