@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from transformers import PreTrainedModel
 
 from moe.inputs import some_tokens
@@ -56,6 +57,20 @@ def test_other_ids_and_other_modes_are_not_answered_from_an_older_graph(mixture:
     torch.testing.assert_close(answers[1], answers[0], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(answers[0][1], answers[0][2])
     assert not torch.allclose(answers[0][5], answers[0][6])  # hybrid and language
+
+
+@torch.no_grad()
+def test_new_families_are_answered_from_the_graph_of_others(mixture: Any) -> None:
+    model, tokens, counter = small(mixture, "qwen3"), some_tokens(), CompileCounter()
+    attach(model, Routing.HYBRID)
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    for step in range(5):
+        compiled(input_ids=tokens, family_ids=(tokens + step) % 6 - 1, use_cache=False)
+    assert counter.frame_count == 1
+    for step in range(5):
+        with routing(model, Routing.HYBRID, [step, 4 - step]):
+            compiled(input_ids=tokens, use_cache=False)
+    assert counter.frame_count == 2  # one for ids of a call, one for those of a block
 
 
 def test_balance_losses_join_a_compiled_training(mixture: Any) -> None:

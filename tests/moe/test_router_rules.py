@@ -17,10 +17,12 @@ from transformers import PreTrainedModel
 
 from polyclinic.moe.attach import Routing, attach, sparse_layers
 
-RULES = {
-    "vanilla": (Routing.TOPK,),
-    "hybrid": (Routing.HYBRID, Routing.HYBRID_TRAINING),
-    "language": (Routing.LANGUAGE, Routing.LANGUAGE_TRAINING),
+RULES = {  # mode: the rule in training, the rule at test
+    Routing.TOPK: ("vanilla", "vanilla"),
+    Routing.HYBRID_TRAINING: ("hybrid", "vanilla"),
+    Routing.HYBRID: ("hybrid", "hybrid"),
+    Routing.LANGUAGE_TRAINING: ("language", "vanilla"),
+    Routing.LANGUAGE: ("language", "language"),
 }
 
 
@@ -31,9 +33,14 @@ class Case(NamedTuple):
     top_k: int
     normalise: bool
     families: list[list[int]]
-    rule: str
     mode: Routing
+    training: bool
     seed: int
+
+    @property
+    def rule(self) -> str:
+        """The rule that the mode stands for."""
+        return RULES[self.mode][0 if self.training else 1]
 
 
 @st.composite
@@ -41,9 +48,9 @@ def cases(draw: st.DrawFn) -> Case:
     num_experts, rows, length = draw(st.integers(1, 7)), draw(st.integers(1, 2)), draw(st.integers(1, 5))
     row = st.lists(st.integers(-1, num_experts - 1), min_size=length, max_size=length)
     families = draw(st.lists(row, min_size=rows, max_size=rows))
-    rule = draw(st.sampled_from(sorted(RULES)))
-    top_k, mode = draw(st.integers(1, num_experts)), draw(st.sampled_from(RULES[rule]))
-    return Case(num_experts, top_k, draw(st.booleans()), families, rule, mode, draw(st.integers(0, 9)))
+    top_k, mode = draw(st.integers(1, num_experts)), draw(st.sampled_from(Routing))
+    normalise, training, seed = draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 9))
+    return Case(num_experts, top_k, normalise, families, mode, training, seed)
 
 
 def routed(rule: str, probs: Tensor, family: int, top_k: int, normalise: bool) -> list[tuple[int, Tensor]]:
@@ -120,7 +127,7 @@ def assert_near(got: Tensor, expected: Tensor, name: str) -> None:
 def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
     mixture: Any, kind: str, experts: str, case: Case
 ) -> None:
-    model, families = model_of(mixture, kind, case).train(), torch.tensor(case.families)
+    model, families = model_of(mixture, kind, case).train(case.training), torch.tensor(case.families)
     model.set_experts_implementation(experts)
     called: list[Any] = []
     blocks: list[Any] = []
@@ -156,40 +163,48 @@ def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
                 assert not pair[0].any()  # the router gets no gradient
 
 
-def test_router_probabilities_are_taken_in_full_precision_in_a_half_precision_model(mixture: Any, kind: str) -> None:
-    case = Case(5, 3, True, [[0, 1, 4, -1, 2, 3]], "hybrid", Routing.HYBRID, 0)
-    model, families = model_of(mixture, kind, case).to(torch.bfloat16), torch.tensor(case.families)
-    layer, called = sparse_layers(model)[1], []
+@pytest.mark.parametrize("autocast", [False, True])
+def test_router_probabilities_are_taken_in_full_precision_in_a_half_precision_model(
+    mixture: Any, kind: str, autocast: bool
+) -> None:
+    case = Case(5, 3, True, [[0, 1, 4, -1, 2, 3]], Routing.HYBRID, False, 0)
+    model, families = model_of(mixture, kind, case), torch.tensor(case.families)
+    layer, called, logits = sparse_layers(model)[1], [], []
     captured(layer, "experts", called)
+    layer.mlp.gate.register_forward_hook(lambda _, __, out: logits.append(out[0]))
     attach(model, case.mode)
-    model(torch.arange(1, 7)[None], family_ids=families)
-    states, experts_TK, weights_TK = called[0]
-    assert weights_TK.dtype is torch.bfloat16
-    logits = states @ layer.mlp.gate.weight.T
-    assert logits.dtype is torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        (model if autocast else model.to(torch.bfloat16))(torch.arange(1, 7)[None], family_ids=families)
+    _, experts_TK, weights_TK = called[0]
+    assert weights_TK.dtype is logits[0].dtype is torch.bfloat16
     for token, family in enumerate(case.families[0]):
-        chosen = routed("hybrid", logits[token].float().softmax(-1), family, 3, True)
+        chosen = routed("hybrid", logits[0][token].float().softmax(-1), family, 3, True)
         assert experts_TK[token].tolist() == [e for e, _ in chosen]
         assert weights_TK[token].equal(torch.stack([w for _, w in chosen]).to(torch.bfloat16))
 
 
 @pytest.mark.parametrize("normalise", [True, False])
-def test_the_published_baseline_asks_its_untrained_router_at_test(mixture: Any, normalise: bool) -> None:
-    """A shared expert and one routed expert; the label only counts in training."""
-    case = Case(5, 1, normalise, [[3, 3, 3, 3]], "language", Routing.LANGUAGE_TRAINING, 1)
-    model, families = model_of(mixture, "qwen2", case), torch.tensor(case.families)
-    layer, called, blocks = sparse_layers(model)[1], [], []
-    captured(layer, "experts", called)
-    captured(layer, "block", blocks)
-    attach(model, case.mode)
-    model.eval()(torch.arange(1, 5)[None], family_ids=families)
-    states, experts_TK, weights_TK = called[0]
-    probs = (states @ layer.mlp.gate.weight.T).softmax(-1)
-    assert experts_TK.flatten().equal(probs.argmax(-1))
-    assert not (experts_TK == 3).all()
-    torch.testing.assert_close(weights_TK.flatten(), torch.ones(4) if normalise else probs.amax(-1))
-    restated = Restated(layer.mlp, case._replace(rule="vanilla"))(blocks[0][0])[0]
-    torch.testing.assert_close(blocks[0][1], restated)
-    model.train()(torch.arange(1, 5)[None], family_ids=families)
-    assert (called[1][1] == 3).all()
-    assert (called[1][2] == 1.0).all()
+def test_the_baseline_at_test_asks_its_router_as_published_and_the_label_as_repaired(
+    mixture: Any, normalise: bool
+) -> None:
+    """A shared expert and one routed expert; as published the label only counts in training."""
+    tokens, families = torch.arange(1, 5)[None], [[3, 3, 3, 3]]
+    for mode, label_at_test in ((Routing.LANGUAGE_TRAINING, False), (Routing.LANGUAGE, True)):
+        case = Case(5, 1, normalise, families, mode, False, 1)
+        model = model_of(mixture, "qwen2", case)
+        layer, called, blocks = sparse_layers(model)[1], [], []
+        assert layer.mlp.shared_expert.up_proj.weight.shape == (24, 32)
+        captured(layer, "experts", called)
+        captured(layer, "block", blocks)
+        attach(model, mode)
+        for training in (False, True):
+            model.train(training)(tokens, family_ids=torch.tensor(families))
+            states, experts_TK, weights_TK = called[-1]
+            probs = (states @ layer.mlp.gate.weight.T).softmax(-1)
+            assert not (probs.argmax(-1) == 3).all()
+            label = training or label_at_test
+            assert experts_TK.flatten().equal(torch.full((4,), 3) if label else probs.argmax(-1))
+            one = label or normalise
+            torch.testing.assert_close(weights_TK.flatten(), torch.ones(4) if one else probs.amax(-1))
+            restated = Restated(layer.mlp, case._replace(training=training))(blocks[-1][0])[0]
+            torch.testing.assert_close(blocks[-1][1], restated)
