@@ -158,6 +158,13 @@ PARENT: dict[str, tuple[Edit, str]] = {
     "74 no model_type": (configured(model_type=None), "no blueprint for model_type 'None'"),
     "74 a model_type with line breaks": (configured(model_type="a\nb\r\nc"), "no blueprint for model_type 'a b c'"),
     "74 half a character": (configured(model_type="\ud800"), "no blueprint for model_type"),
+    "69 tokenizer a folder": (replaced(WORDS, Path.mkdir), f"{WORDS}: is no file"),
+    "69 tokenizer a FIFO": (replaced(WORDS, os.mkfifo), f"{WORDS}: is no file"),
+    "70 chat template a folder": (replaced("dense/chat_template.jinja", Path.mkdir), "chat_template.jinja: is no file"),
+    "72 a key twice": (written(CONFIG, '{"a": 1, "a": 1}'), f"{CONFIG}: cannot be read ('a' stands twice)"),
+    "72 brackets without end": (written(CONFIG, "[" * 100_000), f"{CONFIG}: cannot be read (RecursionError)"),
+    "72 a number that is none": (configured(rms_norm_eps=float("nan")), f"{CONFIG}: cannot be read (NaN is no JSON)"),
+    "72 a share of a head as text": (configured(partial_rotary_factor="x"), "turns only x of each head"),
 }  # fmt: skip
 
 
@@ -194,6 +201,11 @@ MIXTURE: dict[str, tuple[Edit, str]] = {
     "74 another width": (configured("moe", hidden_size=64), "moe: hidden_size is not that of dense; give"),
     "74 no mixture": (lambda: (shutil.rmtree("moe"), shutil.copytree("dense", "moe")), "moe: not a mixture beside"),
     "74 no folder": (lambda: shutil.rmtree("moe"), "moe: holds no config.json"),
+    "27 top-k of none": (configured("moe", num_experts_per_tok=0), "not a mixture (2 sparse layers, 0 of 7 experts"),
+    "61 no sparse layers": (configured("moe", mlp_only_layers=[0, 1, 2]), "moe: not a mixture (0 sparse layers"),
+    "61 layers as a number": (configured("moe", mlp_only_layers=5), "refused by the stock classes"),
+    "61 experts as text": (configured("moe", num_experts="x"), "refused by the stock classes"),
+    "71 lineage as a list": (said(made=[]), "moe: not a mixture ("),
 }  # fmt: skip
 
 

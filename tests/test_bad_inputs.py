@@ -252,6 +252,8 @@ COUNTS = {
     "no text": '{"tokens": {"en": 0}}',
     "a language that is none": '{"tokens": {"xq": 1}}',
     "a language by two names": '{"tokens": {"en": 1, "eng": 1}}',
+    "counts as text": '{"tokens": "ab"}',
+    "brackets without end": "[" * 100_000,
 }
 
 

@@ -281,6 +281,7 @@ def test_a_recipe_gives_its_languages_seed_and_routing(capfd: Capture) -> None:
     Path("r.yaml").write_text(RECIPE.format(languages=", languages: [eng, ro]", routing="topk", section="layers: [0]"))
     made = built(dense="r.yaml")
     assert {"en", "ro"} < set(made.families["expert_of"])
+    assert "eng" not in made.families["expert_of"]  # its other name
     assert made.families["made"]["seed"] == 5
     assert made.facts["sparse_layers"] == [0]
     code, line = refusal(["upcycle", "build", "r.yaml", "out", "--router-init", "zero"], capfd)

@@ -70,7 +70,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file that this project wrote; raises DataError if it is damaged."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as err:
+    except (ValueError, OSError, RecursionError) as err:
         raise DataError(path, f"cannot be read ({type(err).__name__})", "delete it and run again") from err
 
 

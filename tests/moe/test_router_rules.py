@@ -24,6 +24,8 @@ RULES = {  # mode: the rule in training, the rule at test
     Routing.LANGUAGE_TRAINING: ("language", "vanilla"),
     Routing.LANGUAGE: ("language", "language"),
 }
+# The stock grouped product takes no fp64. Elsewhere what differs is the rounding of fp32 probabilities.
+EXACTNESS = {"eager": (torch.float64, 2e-6), "batched_mm": (torch.float64, 2e-6), "grouped_mm": (torch.float32, 1e-5)}
 
 
 class Case(NamedTuple):
@@ -65,12 +67,18 @@ def routed(rule: str, probs: Tensor, family: int, top_k: int, normalise: bool) -
     return [(e, probs[e] / total) for e in picks]
 
 
+def largest(tensor: Tensor) -> float:
+    return tensor.abs().max().item()
+
+
 class Restated:
     """One sparse block in loops; leaves are copies of its weights."""
 
     def __init__(self, block: Any, case: Case) -> None:
         self.leaves = {name: p.detach().clone().requires_grad_() for name, p in block.named_parameters() if p.numel()}
         self.case = case
+        # By gate: what a part of the mixture adds to a token, and the token's state.
+        self.parts: dict[str, list[tuple[Tensor, Tensor]]] = {"gate.weight": [], "shared_expert_gate.weight": []}
 
     def swiglu(self, state: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
         return down @ (torch.nn.functional.silu(gate @ state) * (up @ state))
@@ -81,18 +89,34 @@ class Restated:
         for row, families in zip(states, self.case.families, strict=True):
             tokens = []
             for state, family in zip(row, families, strict=True):
-                probs = (w["gate.weight"] @ state).softmax(-1)
-                picks.append(routed(self.case.rule, probs, family, self.case.top_k, self.case.normalise))
+                probs = (w["gate.weight"] @ state).softmax(-1, dtype=torch.float32)
+                chosen = routed(self.case.rule, probs, family, self.case.top_k, self.case.normalise)
+                picks.append([(expert, weight.to(state)) for expert, weight in chosen])
                 out = torch.zeros_like(state)
                 for expert, weight in picks[-1]:
                     gate, up = w["experts.gate_up_proj"][expert].chunk(2)
-                    out = out + weight * self.swiglu(state, gate, up, w["experts.down_proj"][expert])
+                    part = weight * self.swiglu(state, gate, up, w["experts.down_proj"][expert])
+                    out = out + (self.noted("gate.weight", part, state) if weight.requires_grad else part)
                 if "shared_expert.up_proj.weight" in w:
                     shared = (w[f"shared_expert.{part}_proj.weight"] for part in ("gate", "up", "down"))
-                    out = out + (w["shared_expert_gate.weight"][0] @ state).sigmoid() * self.swiglu(state, *shared)
+                    part = (w["shared_expert_gate.weight"][0] @ state).sigmoid() * self.swiglu(state, *shared)
+                    out = out + self.noted("shared_expert_gate.weight", part, state)
                 tokens.append(out)
             rows.append(torch.stack(tokens))
         return torch.stack(rows), picks
+
+    def noted(self, gate: str, part: Tensor, state: Tensor) -> Tensor:
+        part.retain_grad()
+        self.parts[gate].append((part, state.detach()))
+        return part
+
+    def size_of(self, name: str) -> float:
+        """Return the size of what a gradient is the sum of; most of it may cancel in that of a gate."""
+        if name not in self.parts:
+            gradient = self.leaves[name].grad
+            return 0.0 if gradient is None else largest(gradient)
+        sizes = [(part.grad * part).detach().abs().sum() * state.abs().max() for part, state in self.parts[name]]
+        return float(sum(sizes))
 
 
 def model_of(mixture: Any, kind: str, case: Case, **more: Any) -> PreTrainedModel:
@@ -115,20 +139,20 @@ def captured(layer: Any, what: str, into: list[Any]) -> None:
         layer.mlp.register_forward_hook(block)
 
 
-def assert_near(got: Tensor, expected: Tensor, name: str) -> None:
-    """Hold a difference against the largest value: sums in another order round by a share of that."""
-    share = 1e-4 if name == "gate.weight" else 5e-6  # a router's gradient is what remains of terms that cancel
-    assert (got - expected).abs().max() <= share * expected.abs().max().clamp(min=1e-3), name
+def assert_near(got: Tensor, expected: Tensor, size: float, share: float) -> None:
+    """Hold a difference against the size of what was summed: in another order sums round by a share of that."""
+    assert (got - expected).abs().max() <= share * max(size, 1e-3)
 
 
-@pytest.mark.parametrize("experts", ["eager", "grouped_mm", "batched_mm"])
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("experts", list(EXACTNESS))
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
     mixture: Any, kind: str, experts: str, case: Case
 ) -> None:
     model, families = model_of(mixture, kind, case).train(case.training), torch.tensor(case.families)
-    model.set_experts_implementation(experts)
+    dtype, share = EXACTNESS[experts]
+    model.to(dtype).set_experts_implementation(experts)
     called: list[Any] = []
     blocks: list[Any] = []
     for layer in sparse_layers(model).values():
@@ -136,7 +160,7 @@ def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
         captured(layer, "block", blocks)
     attach(model, case.mode)
     draw = torch.Generator().manual_seed(case.seed)
-    embedded = torch.randn((*families.shape, 32), generator=draw)
+    embedded = torch.randn((*families.shape, 32), generator=draw).to(dtype)
     model(inputs_embeds=embedded, family_ids=families).logits.square().mean().backward()
     assert len(blocks) == 2
     for layer, (_, experts_TK, weights_TK), (states, output) in zip(
@@ -152,15 +176,15 @@ def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
             assert all(weights_TK[token, k:] == 0.0)
             torch.testing.assert_close(weights_TK[token, :k], torch.stack([w for _, w in chosen]))
             assert case.rule != "language" or families.flatten()[token] == -1 or weights_TK[token, 0] == 1.0
-        assert_near(output, expected, "output")
-        assert_near(states.grad, leaf.grad, "states")
+        assert_near(output, expected, largest(expected), share)
+        assert_near(states.grad, leaf.grad, max(largest(leaf.grad), restated.size_of("gate.weight")), share)
         for name, parameter in layer.mlp.named_parameters():
             wanted, got = restated.leaves[name].grad, parameter.grad
             zeros = torch.zeros_like(parameter)
-            pair = (zeros if got is None else got, zeros if wanted is None else wanted)
-            assert_near(*pair, name)
+            got, wanted = zeros if got is None else got, zeros if wanted is None else wanted
+            assert_near(got, wanted, restated.size_of(name), share)
             if case.rule == "language" and name == "gate.weight" and (families != -1).all():
-                assert not pair[0].any()  # the router gets no gradient
+                assert not got.any()  # the router gets no gradient
 
 
 @pytest.mark.parametrize("autocast", [False, True])

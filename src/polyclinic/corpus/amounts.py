@@ -31,7 +31,7 @@ def amounts(folder: Path) -> Amounts:
         raise DataError(folder, "holds no built corpus", "name a corpus or run folder")
     try:
         counts = _tokens(read_json(path)) if path.name == META else _characters(read_json(path))
-    except (KeyError, TypeError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise DataError(path, "holds no amount of text for each language", "run its step again") from err
     found = {language(code, where=str(path)).code: amount for code, amount in counts.items()}
     if len(found) < len(counts) or not all(type(n) is int and n >= 0 for n in found.values()):

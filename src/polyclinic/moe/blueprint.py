@@ -164,7 +164,7 @@ def dense_config(raw: Mapping[str, Any], where: object) -> dict[str, Any]:
 def _check_rope(rope: Mapping[str, Any], where: object) -> None:
     kind, share = rope.get("rope_type", "default"), rope.get("partial_rotary_factor") or 1.0
     if share != 1.0:
-        what = f"turns only {share:g} of each head (partial_rotary_factor), the native mixtures turn all of it"
+        what = f"turns only {share} of each head (partial_rotary_factor), the native mixtures turn all of it"
         raise CheckpointError(where, what, "Phi-4-mini is such a model, Phi-4 14B is not")
     if kind not in ROPE_KINDS:
         what = f"rotary embedding '{kind}' depends on the length in a way the native mixtures do not follow"

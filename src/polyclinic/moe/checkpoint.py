@@ -5,6 +5,8 @@ one tensor is missing or left over: the stock loaders only warn, and a model wit
 experts looks plausible.
 """
 
+import json
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,13 +20,14 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from polyclinic.errors import CheckpointError, DataError
-from polyclinic.runs import read_json, write_json
+from polyclinic.errors import CheckpointError
+from polyclinic.runs import write_json
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 POLYCLINIC = "polyclinic.json"  # families and lineage of a mixture; stock loaders do not read it
+LONG = 100  # characters of another's message that are not shown
 FORMAT = 1  # of polyclinic.json
 EXPERT_PART = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
 
@@ -48,12 +51,12 @@ def resolve(name: str) -> Path:
         return Path(name)
     _check_hub_id(name)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as err:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as err:
         raise _not_there(name, err) from err
 
 
@@ -61,11 +64,11 @@ def fetch_config(name: str) -> Path:
     """Return a folder that holds the config.json of a hub id; nothing else is fetched."""
     _check_hub_id(name)
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(name, CONFIG)).parent
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as err:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as err:
         raise _not_there(name, err) from err
 
 
@@ -91,12 +94,27 @@ def read_config(folder: Path, own_code: bool = False) -> dict[str, Any]:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        value = read_json(path)
-    except DataError as err:
-        raise CheckpointError(path, err.what, "fetch the checkpoint again") from err
+        value = json.loads(path.read_text("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, OSError, RecursionError) as err:
+        why = str(err) if type(err) is ValueError and len(str(err)) < LONG else type(err).__name__
+        raise CheckpointError(path, f"cannot be read ({why})", "fetch the checkpoint again") from err
     if not isinstance(value, dict):
         raise CheckpointError(path, "is not a JSON object", "fetch the checkpoint again")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice: readers would not agree on which one counts."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise ValueError(f"'{key}' stands twice")
+        seen.add(key)
+    return dict(pairs)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
@@ -153,6 +171,9 @@ def _names(path: Path) -> list[str]:
 
 def check_vocabulary(folder: Path, vocab_size: int) -> None:
     """Raise CheckpointError for a tokenizer that is damaged or has ids the embedding has no row for."""
+    for name in COMPANIONS:
+        if os.path.lexists(folder / name) and not (folder / name).is_file():
+            raise CheckpointError(folder / name, "is no file", "fetch the checkpoint again")
     path = folder / "tokenizer.json"
     if not path.is_file():
         return

@@ -109,7 +109,7 @@ class Parts:
     @torch.no_grad()
     def __call__(self, tokens_BS: Tensor) -> Tensor:
         """Return the logits (batch, tokens, vocabulary)."""
-        logits: Tensor = self.model(input_ids=tokens_BS, use_cache=False).logits
+        logits: Tensor = self.model(input_ids=tokens_BS, use_cache=False, return_dict=True).logits
         return logits
 
     @torch.no_grad()

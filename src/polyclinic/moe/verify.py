@@ -22,7 +22,7 @@ from polyclinic.moe.attach import sparse_layers
 from polyclinic.moe.blueprint import SIZES, Mixture, blueprint_for, dense_config
 from polyclinic.moe.checkpoint import POLYCLINIC, read_config, read_families
 from polyclinic.moe.convert import ROUTER_STD, Planned, headers, plan_tensors, source_of
-from polyclinic.moe.skeleton import Parts, checked_files, read_tensor
+from polyclinic.moe.skeleton import Parts, checked_files, read_tensor, skeleton
 
 BOUND = 2e-6  # relative to the largest |logit|, fp32
 SHAPE = (2, 48)  # sequences, tokens
@@ -77,17 +77,22 @@ def mixture_of(dense_folder: Path, moe_folder: Path) -> Mixture:
     dense, moe = read_config(dense_folder), read_config(moe_folder)
     if is_mixture(dense) or not is_mixture(moe):
         raise CheckpointError(moe_folder, "not a mixture beside a dense parent", "give the dense folder first")
+    blueprint_for(dense, dense_folder)
     for key in SIZES:
         if dense.get(key) != moe.get(key):
             raise ProofError(moe_folder, f"{key} is not that of {dense_folder}", "give its own parent")
+    config = skeleton(moe, moe_folder).config  # checked, and with its defaults
+    sparse = [i for i in range(config.num_hidden_layers) if i not in (config.mlp_only_layers or [])]
     made = read_families(moe_folder).get("made", {}) if (moe_folder / POLYCLINIC).is_file() else {}
+    if not sparse or not 1 <= config.num_experts_per_tok <= config.num_experts or not isinstance(made, dict):
+        what = f"{len(sparse)} sparse layers, {config.num_experts_per_tok} of {config.num_experts} experts, made {made}"
+        raise CheckpointError(moe_folder, f"not a mixture ({what})", "fetch the checkpoint again")
     wide = bool(moe.get("shared_expert_intermediate_size"))
-    num_experts = moe.get("num_experts") or moe.get("num_local_experts")
     return Mixture(
-        sparse_layers=tuple(i for i in range(moe["num_hidden_layers"]) if i not in (moe.get("mlp_only_layers") or [])),
-        num_experts=int(num_experts or 0),
-        top_k=moe["num_experts_per_tok"],
-        normalise=bool(moe.get("norm_topk_prob")),
+        sparse_layers=tuple(sparse),
+        num_experts=config.num_experts,
+        top_k=config.num_experts_per_tok,
+        normalise=config.norm_topk_prob,
         shared_expert=made.get("shared_expert", "zero" if wide else "none"),
         noise=made.get("noise", 0.0),
         reinit=made.get("reinit", 0.0),
