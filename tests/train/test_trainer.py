@@ -16,8 +16,9 @@ from polyclinic.corpus.pack import IGNORED
 from polyclinic.moe import attach as routed
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.recipe import TrainingSection
+from polyclinic.train.metrics import LanguageLoss
 from polyclinic.train.packs import Packs, collate
-from polyclinic.train.trainer import LanguageLoss, StrictTrainer
+from polyclinic.train.trainer import StrictTrainer
 
 KINDS = pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
 Make = Callable[..., StrictTrainer]

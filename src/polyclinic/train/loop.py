@@ -1,16 +1,14 @@
 """Run the loop: resume where a killed run stood, keep the log, end with a stock checkpoint."""
 
-import json
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from polyclinic.moe import attach as routed
@@ -18,66 +16,12 @@ from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
-from polyclinic.runs import write_bytes
 from polyclinic.train import checkpoint
+from polyclinic.train.metrics import LOG, Diary, ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs
 from polyclinic.train.schedule import steps_of
 from polyclinic.train.stop import check_space, memory_errors, stopping
-from polyclinic.train.trainer import CHECKPOINTS, Balancing, ExpertLoads, LanguageLoss, StrictTrainer
-
-LOG = "log.jsonl"
-
-
-class _Diary(TrainerCallback):
-    """Writes one JSON line per logging step and tells the progress."""
-
-    def __init__(
-        self, path: Path, language_loss: LanguageLoss, loads: ExpertLoads, step_tokens: int, progress: Progress
-    ) -> None:
-        self._path, self._language_loss, self._loads = path, language_loss, loads
-        self._step_tokens, self._progress = step_tokens, progress
-        self._clock, self._step = time.perf_counter(), 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock, and cut off lines a killed run wrote after its last checkpoint."""
-        self._clock, self._step = time.perf_counter(), state.global_step
-        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _is_before(line, state.global_step)]
-        write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Log with every checkpoint, the last step included: a resumed run finds no sum half done."""
-        control.should_log |= control.should_save
-        return control
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Write what was logged."""
-        if not logs or "loss" not in logs:
-            return
-        now = time.perf_counter()
-        speed = (state.global_step - self._step) * self._step_tokens / max(now - self._clock, 1e-9)
-        self._clock, self._step = now, state.global_step
-        line = {
-            "step": state.global_step,
-            "loss": logs["loss"],
-            "learning_rate": logs.get("learning_rate"),
-            "gradient_norm": logs.get("grad_norm"),
-            "tokens_per_second": round(speed, 1),
-            "languages": self._language_loss.take(),
-            **self._loads.take(),
-        }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        left = (state.max_steps - state.global_step) * self._step_tokens / max(speed, 1e-9)
-        note = f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s, {left:.0f} s left"
-        self._progress.advance(state.global_step, state.max_steps, note)
-
-
-def _is_before(line: str, step: int) -> bool:
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):
-        return False  # half a line, cut by a kill
+from polyclinic.train.trainer import CHECKPOINTS, Balancing, StrictTrainer
 
 
 def fit(
@@ -101,7 +45,7 @@ def fit(
     step_tokens = settings.batch_packs * settings.accumulate * packs.pack_tokens
     mixture = settings if isinstance(settings, MoeTrainingSection) else None
     loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages)
-    diary = _Diary(folder / LOG, language_loss, loads, step_tokens, progress)
+    diary = Diary(folder / LOG, language_loss, loads, step_tokens, progress)
     arguments = _arguments(settings, steps, folder, seed)
     resume = _resume_point(folder / CHECKPOINTS, progress)
     check_space(folder, model, settings.keep)

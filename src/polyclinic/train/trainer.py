@@ -19,60 +19,11 @@ from polyclinic.recipe import TrainingSection
 from polyclinic.runs import SCRATCH
 from polyclinic.train import checkpoint
 from polyclinic.train.loss import head_gives_losses, shifted
+from polyclinic.train.metrics import ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs, PackSampler, collate
 from polyclinic.train.schedule import share_of_peak
 
 CHECKPOINTS = f"{SCRATCH}/checkpoints"
-
-
-class LanguageLoss:
-    """Sums of token losses per language since the last line of the log."""
-
-    def __init__(self, languages: list[str]) -> None:
-        self._languages = languages
-        self._sums = torch.zeros(len(languages), 2, dtype=torch.float64)
-
-    def add(self, losses: Tensor, language_ids: Tensor, counted: Tensor) -> None:
-        """Add token losses (flat), their language ids and whether they count."""
-        ids = language_ids[counted].cpu()
-        values = torch.stack([losses.detach()[counted].double().cpu(), torch.ones(len(ids), dtype=torch.float64)], 1)
-        self._sums.index_add_(0, ids, values)
-
-    def take(self) -> dict[str, dict[str, float]]:
-        """Return mean loss and tokens of each language seen, and start again."""
-        out = {
-            code: {"loss": total / count, "tokens": int(count)}
-            for code, (total, count) in zip(self._languages, self._sums.tolist(), strict=True)
-            if count
-        }
-        self._sums.zero_()
-        return out
-
-
-class ExpertLoads:
-    """Picks per sparse layer, language and expert since the last line of the log."""
-
-    def __init__(self, layers: list[int], languages: list[str]) -> None:
-        self._layers, self._languages = layers, languages
-        self._sums: Tensor | None = None
-
-    def add(self, loads_LGE: Tensor) -> None:
-        """Add counts (layers, languages, experts)."""
-        self._sums = loads_LGE if self._sums is None else self._sums + loads_LGE
-
-    def take(self) -> dict[str, Any]:
-        """Return the shares of the experts by layer, over all and per language, and start again."""
-        if self._sums is None:
-            return {}
-        sums_LGE, self._sums = self._sums, None
-        seen = [g for g, count in enumerate(sums_LGE.sum((0, 2)).tolist()) if count]
-        by_language = {self._languages[g]: self._shares(sums_LGE[:, g]) for g in seen}
-        return {"experts": self._shares(sums_LGE.sum(1)), "language_experts": by_language}
-
-    def _shares(self, loads_LE: Tensor) -> dict[str, list[float]]:
-        shares_LE = loads_LE.double() / loads_LE.sum(-1, keepdim=True).clamp(min=1)
-        rounded = [[round(share, 4) for share in row] for row in shares_LE.tolist()]
-        return {str(layer): row for layer, row in zip(self._layers, rounded, strict=True)}
 
 
 class Balancing(TrainerCallback):
