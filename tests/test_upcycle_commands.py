@@ -194,6 +194,7 @@ def _run(argv: tuple[str, ...], at_the_proof: Callable[[], object], prepare: Cal
 
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         prepare()
         building.verify = verify
         code = main(["upcycle", *argv])
