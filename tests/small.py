@@ -1,5 +1,6 @@
 """Small things that tests of several stages share: texts, a tokenizer, checkpoints, packs, a recipe."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,14 @@ def mixture(folder: Path, dense_folder: Path, noise: float = 0.5) -> Path:
     return folder
 
 
-def packs(folder: Path, tokenizer_folder: Path, per_language: int = 6) -> Path:
+def packs(folder: Path, tokenizer_folder: Path, per_language: int = 6, languages: Collection[str] = LANGUAGES) -> Path:
     """Pack the small texts; several documents share a pack and long ones are cut."""
     folder.mkdir()
     vocabulary, specials = packing.load_tokenizer(tokenizer_folder)
     options = packing.Packing(PACK_TOKENS, "all", seed=0)
     expert_of = load_preset("balanced").expert_of
-    packing.pack(documents(per_language), vocabulary, specials, expert_of, folder, options, Silent())
+    taken = [document for document in documents(per_language) if document.language in languages]
+    packing.pack(taken, vocabulary, specials, expert_of, folder, options, Silent())
     return folder
 
 

@@ -64,8 +64,10 @@ def _stages(groups: Any) -> None:
     loop = _command(train, "run", commands.cmd_train_run, "train a mixture on a packed folder")
     loop.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     loop.add_argument("--packs", action=Once, type=Path, required=True, metavar="DIR", help="a packed step of a run")
-    loop.add_argument("--steps", action=Once, type=positive, required=True, metavar="N")
-    loop.add_argument("--lr", action=Once, type=rate, default=1e-3, metavar="RATE", help="peak learning rate")
+    loop.add_argument("--recipe", action=Once, type=Path, metavar="RECIPE", help="take its train section and seed")
+    loop.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of the train section")
+    loop.add_argument("--steps", action=Once, type=positive, metavar="N", help="in place of the recipe's length")
+    loop.add_argument("--lr", action=Once, type=rate, metavar="RATE", help="peak learning rate")
     _out(loop)
     for stage, work, what in (
         ("analyse", commands.cmd_analyse_run, "checkpoint and text to who serves whom"),

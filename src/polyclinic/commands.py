@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from polyclinic.errors import DataError, PolyclinicError, RecipeError, UsageError
+from polyclinic.errors import CheckpointError, DataError, PolyclinicError, RecipeError, UsageError
 
 
 def emit(arguments: Namespace, value: Any, lines: Sequence[str]) -> int:
@@ -32,12 +32,30 @@ def cmd_run(arguments: Namespace) -> int:
     if arguments.out is None:
         raise UsageError("polyclinic run", "--out is missing", "name a folder, or add --dry-run")
     _not_inside(arguments.out, [recipe.corpus.root, recipe.base.checkpoint, recipe.base.run])
-    with ConsoleProgress(sys.stderr) as progress:
-        summary = run(recipe, arguments.out, progress)
+    with _company() as leads:
+        if not leads:
+            return 0
+        with ConsoleProgress(sys.stderr) as progress:
+            summary = run(recipe, arguments.out, progress)
     value = {"report": str(summary.report), "did": summary.did}
     return emit(
         arguments, value, summary.lines if summary.did else ["nothing to do: every step is finished", *summary.lines]
     )
+
+
+@contextmanager
+def _company() -> Iterator[bool]:
+    """Join the processes that torchrun started; gives whether this one leads, after the others have followed."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield True
+        return
+    from polyclinic.train.distributed import company
+    from polyclinic.train.run import follow
+
+    with company() as leads:
+        if not leads:
+            follow()
+        yield leads
 
 
 def _dry_run(arguments: Namespace, recipe: Any) -> int:
@@ -299,18 +317,49 @@ def cmd_train_run(arguments: Namespace) -> int:
     _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.packs)])
 
     from polyclinic.console import ConsoleProgress
-    from polyclinic.recipe import MoeTrainingSection
     from polyclinic.runs import RunFolder, sha256_file, weight_digests
     from polyclinic.train.run import train_mixture
 
-    section = MoeTrainingSection(steps=arguments.steps, learning_rate=arguments.lr)
-    progress = ConsoleProgress(sys.stderr)
-    packs = {p.name: sha256_file(p) for p in sorted(arguments.packs.glob("pack*"))}
-    key = {"train": section.model_dump(), "packs": packs, "checkpoint": weight_digests(arguments.checkpoint)}
-    with RunFolder.open(arguments.out) as run:
-        run.step("train", key, lambda f: train_mixture(section, arguments.checkpoint, arguments.packs, f, 0, progress))
+    section, seed = _training(arguments)
+    with _company() as leads:
+        if not leads:
+            return 0
+        progress = ConsoleProgress(sys.stderr)
+        _check_sealed(arguments.checkpoint, arguments.packs)
+        packs = {p.name: sha256_file(p) for p in sorted(arguments.packs.glob("pack*"))}
+        key = {"train": section.model_dump(), "packs": packs, "checkpoint": weight_digests(arguments.checkpoint)}
+        paths = (arguments.checkpoint, arguments.packs)
+        with RunFolder.open(arguments.out) as run:
+            run.step("train", {**key, "seed": seed}, lambda f: train_mixture(section, *paths, f, seed, progress))
     folder = arguments.out / "train"
     return emit(arguments, {"checkpoint": str(folder)}, [f"checkpoint {folder}"])
+
+
+def _training(arguments: Namespace) -> tuple[Any, int]:
+    """Return the train section and seed of a recipe, or the defaults, with options over it."""
+    from polyclinic.recipe import MoeTrainingSection, load_recipe, override, section_of
+
+    values: dict[str, Any] = {}
+    seed = 0
+    if arguments.recipe:
+        recipe = load_recipe(arguments.recipe)
+        values, seed = recipe.train.model_dump(exclude_unset=True), recipe.seed
+    for assignment in arguments.set:
+        override(values, assignment)
+    if arguments.steps:
+        values = {k: v for k, v in values.items() if k not in ("tokens", "epochs")} | {"steps": arguments.steps}
+    if arguments.lr:
+        values["learning_rate"] = arguments.lr
+    return section_of(MoeTrainingSection, values, arguments.recipe or "polyclinic train run"), seed
+
+
+def _check_sealed(*folders: Path) -> None:
+    """Refuse a folder that some step sealed and that is not what it was."""
+    from polyclinic.runs import MANIFEST, damaged
+
+    for folder in folders:
+        if (folder / MANIFEST).is_file() and (name := damaged(folder)) is not None:
+            raise CheckpointError(folder, f"{name} is not what its manifest says", "make the folder again")
 
 
 def _not_inside(out: Path, inputs: Sequence[str | None]) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +23,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+Kind = TypeVar("Kind", bound=BaseModel)
 ALIGNED = 8  # of widths: the stock product of experts takes rows of whole 16 bytes, in bf16 eight numbers
 
 
@@ -70,7 +71,8 @@ class TrainingSection(Section):
     tokens: Count | None = Field(None, description="or tokens, padding included")
     epochs: Positive | None = Field(None, description="or passes over all packs")
     batch_packs: Count = Field(4, description="packs that a process computes at a time")
-    accumulate: Count = Field(1, description="such batches whose gradients make one step")
+    accumulate: Count = Field(1, description="such batches whose gradients make one step, over all processes")
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="of several processes: a whole model each, or shards")
     learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -259,18 +261,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def validate(values: Mapping[str, Any], where: object) -> Recipe:
     """Turn parsed values into a Recipe, or raise RecipeError for the first fault."""
+    return section_of(Recipe, values, where)
+
+
+def section_of(kind: type[Kind], values: Mapping[str, Any], where: object) -> Kind:
+    """Turn parsed values into a recipe or a section of one, or raise RecipeError for the first fault."""
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as err:
-        raise _explain(err, where) from err
+        raise _explain(err, where, kind) from err
 
 
-def _explain(err: ValidationError, where: object) -> RecipeError:
+def _explain(err: ValidationError, where: object, kind: type[BaseModel]) -> RecipeError:
     """Turn pydantic's first complaint into where, what and try."""
     first = err.errors()[0]
     path = ".".join(str(part) for part in first["loc"]) or "recipe"
     if first["type"] == "extra_forbidden":
-        known = _keys_at(first["loc"][:-1])
+        known = _keys_at(first["loc"][:-1], kind)
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
         return RecipeError(where, f"unknown key '{path}'", hint)
@@ -290,9 +297,8 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _keys_at(loc: Sequence[int | str]) -> list[str]:
-    """Known keys of the section that a pydantic location points into."""
-    model: type[BaseModel] = Recipe
+def _keys_at(loc: Sequence[int | str], model: type[BaseModel]) -> list[str]:
+    """Known keys of the section of a model that a pydantic location points into."""
     for part in loc:
         if isinstance(part, str) and part in model.model_fields:
             model = _section_of(model.model_fields[part].annotation) or model

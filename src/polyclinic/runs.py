@@ -20,6 +20,7 @@ from typing import Any
 from polyclinic.errors import BusyError, DataError, DiskError
 
 MANIFEST = "manifest.json"
+SELF = "sha256"  # of the manifest's other entries
 LOCK = "run.lock"
 SCRATCH = "scratch"  # what a step keeps only to survive a kill: never sealed, gone once published
 
@@ -89,6 +90,7 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     for sub in [p for p in folder.rglob("*") if p.is_dir()]:
         fsync_folder(sub)
     manifest = {**facts, "outputs": outputs}
+    manifest[SELF] = digest(manifest)
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -110,8 +112,11 @@ def damaged(folder: Path) -> str | None:
     if not path.is_file():
         return MANIFEST
     try:
-        outputs = dict(json.loads(path.read_text("utf-8"))["outputs"])
-    except (ValueError, KeyError, TypeError):
+        manifest = json.loads(path.read_text("utf-8"))
+        if manifest.pop(SELF) != digest(manifest):
+            return MANIFEST
+        outputs = dict(manifest["outputs"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return MANIFEST
     for name, expected in outputs.items():
         if not (folder / name).is_file() or sha256_file(folder / name) != expected:

@@ -68,11 +68,6 @@ def test_tokens_and_epochs_become_whole_steps(values: dict[str, float], steps: i
     assert steps_of(section, num_packs=100, pack_tokens=100) == steps
 
 
-def test_more_processes_need_fewer_steps_for_the_same_text() -> None:
-    section = TrainingSection(batch_packs=4, epochs=2.0)
-    assert [steps_of(section, 100, 10, processes) for processes in (1, 2, 8)] == [50, 25, 7]
-
-
 @pytest.mark.parametrize("values", [{}, {"steps": 1, "tokens": 5}, {"steps": 1, "epochs": 1.0, "tokens": 5}])
 def test_a_length_is_given_once(values: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="exactly one of steps, tokens, epochs"):

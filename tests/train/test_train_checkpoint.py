@@ -16,8 +16,12 @@ from transformers import PreTrainedModel
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.train import checkpoint
+from polyclinic.train.shards import Shards
 
-FILES = ("manifest.json", "model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json")
+FILES = (
+    "manifest.json", "model-00000.safetensors", "optimizer-00000.safetensors", "generators-00000.safetensors",
+    "state.json",
+)  # fmt: skip
 KINDS = pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
 
 
@@ -45,8 +49,8 @@ class Trained:
 
     def load(self, folder: Path) -> None:
         checkpoint.load_weights(folder, self.model)
-        checkpoint.load_optimizer(folder, self.optimizer, self.scheduler)
-        checkpoint.load_rng(folder)
+        checkpoint.load_optimizer(folder, self.model, self.optimizer, self.scheduler)
+        checkpoint.load_generators(folder, 0)
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -108,14 +112,14 @@ def test_all_three_generators_go_on_where_they_stood(trained: Trained, tmp_path:
 
     expected = draws()
     draws()
-    checkpoint.load_rng(folder)
+    checkpoint.load_generators(folder, 0)
     assert draws() == expected
 
 
 def test_a_tied_embedding_is_stored_once_and_stays_tied(trained: Trained, tmp_path: Path) -> None:
     folder = trained.save(tmp_path, 1)
     names = {"model.embed_tokens.weight", "lm_head.weight"}
-    assert len(names & set(load_file(folder / "model.safetensors"))) == 1
+    assert len(names & set(load_file(folder / "model-00000.safetensors"))) == 1
     trained.load(folder)
     assert trained.model.lm_head.weight is trained.model.get_input_embeddings().weight
 
@@ -136,16 +140,45 @@ def reshaped(weights: dict[str, Any], name: str) -> None:
     weights[name] = weights[name][:-1].clone()
 
 
+def rewrite(folder: Path, change: Any) -> None:
+    """Change the stored weights, keeping what their header says."""
+    weights = load_file(folder / "model-00000.safetensors")
+    change(weights, "model.layers.1.mlp.experts.gate_up_proj")
+    first_rows = {"first_rows": json.dumps(dict.fromkeys(weights, 0))}
+    save_file(weights, folder / "model-00000.safetensors", first_rows)
+
+
 @pytest.mark.parametrize("change", [without_one, renamed, with_another, reshaped])
 def test_weights_that_do_not_match_by_name_and_shape_are_refused(trained: Trained, tmp_path: Path, change: Any) -> None:
     folder = trained.save(tmp_path, 1)
-    weights = load_file(folder / "model.safetensors")
-    change(weights, "model.layers.1.mlp.experts.gate_up_proj")
-    save_file(weights, folder / "model.safetensors")
+    rewrite(folder, change)
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load_weights(folder, trained.model)
     assert "experts" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@KINDS
+def test_a_loader_that_let_names_go_by_would_still_be_caught(
+    mixtures: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As load_state_dict(strict=False) does: what matches is loaded, the experts are not, nothing is said."""
+
+    def leave_the_experts(self: Shards, name: str, like: torch.Tensor) -> torch.Tensor:
+        return like.clone() if ".experts." in name else read(self, name, like)
+
+    read, saved, fresh = Shards.read, Trained(mixtures[kind], steps=2), Trained(mixtures[kind], steps=0)
+    folder = saved.save(tmp_path, 2)
+    stock = checkpoint._check_arrived
+    monkeypatch.setattr(Shards, "read", leave_the_experts)
+
+    def check(*arguments: Any) -> None:
+        monkeypatch.setattr(Shards, "read", read)
+        stock(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_check_arrived", check)
+    with pytest.raises(CheckpointError, match=r"experts\.\w+ did not arrive as it was stored"):
+        fresh.load(folder)
 
 
 @pytest.mark.parametrize("name", [*FILES, "trainer_state.json"])
@@ -155,9 +188,7 @@ def test_one_flipped_bit_anywhere_hands_over_to_the_older_one(trained: Trained, 
     untouched = (newer / name).read_bytes()
     draw = np.random.default_rng(list(name.encode()))
     for _ in range(6):
-        # In the manifest, the bits that say what the other files hold; its step is there to be read by people.
-        first = untouched.index(b"outputs") if name == "manifest.json" else 0
-        flip_bit(newer / name, int(draw.integers(first, len(untouched) - 1)))
+        flip_bit(newer / name, int(draw.integers(len(untouched) - 1)))
         assert checkpoint.latest(tmp_path) == (older, [newer])
         (newer / name).write_bytes(untouched)
 
@@ -185,15 +216,16 @@ def test_what_a_cut_off_save_left_is_not_mixed_in(trained: Trained, tmp_path: Pa
 def test_the_two_newest_are_kept(trained: Trained, tmp_path: Path) -> None:
     for step in (8, 9, 10, 11):
         trained.save(tmp_path, step)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000011"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000010", "step-00000011"]
+    assert (tmp_path / "latest").read_text() == "step-00000011\n"
 
 
 def test_saving_a_step_again_replaces_it(trained: Trained, tmp_path: Path) -> None:
     folder = trained.save(tmp_path, 1)
-    flip_bit(folder / "model.safetensors", -1)
+    flip_bit(folder / "model-00000.safetensors", -1)
     trained.save(tmp_path, 1)
     assert checkpoint.latest(tmp_path) == (folder, [])
-    assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+    assert {p.name for p in tmp_path.iterdir()} == {folder.name, "latest"}
 
 
 def test_nothing_is_pickled(trained: Trained, tmp_path: Path) -> None:

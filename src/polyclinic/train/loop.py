@@ -8,20 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from polyclinic.errors import DiskError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
-from polyclinic.train import checkpoint
+from polyclinic.train import checkpoint, distributed
 from polyclinic.train.metrics import LOG, Diary, ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs
 from polyclinic.train.schedule import steps_of
 from polyclinic.train.stop import check_space, memory_errors, stopping
 from polyclinic.train.trainer import CHECKPOINTS, Balancing, StrictTrainer
+
+
+class _Due(TrainerCallback):
+    """Asks for a checkpoint every so many steps, and behind the last."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Ask where it is time."""
+        control.should_save |= state.global_step % self._every == 0 or state.global_step == state.max_steps
+        return control
 
 
 def fit(
@@ -38,7 +51,7 @@ def fit(
     goes on from the newest good one and ends with the same weights.
     """
     quiet()
-    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // distributed.size()))
     packs = Packs(packs_folder)
     language_loss = LanguageLoss(packs.languages)
     steps = steps_of(settings, len(packs), packs.pack_tokens)
@@ -47,17 +60,20 @@ def fit(
     loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages)
     diary = Diary(folder / LOG, language_loss, loads, step_tokens, progress)
     arguments = _arguments(settings, steps, folder, seed)
-    resume = _resume_point(folder / CHECKPOINTS, progress)
-    check_space(folder, model, settings.keep)
+    resume = distributed.gather(_resume_point(folder / CHECKPOINTS, progress) if distributed.leads() else None)[0]
+    distributed.agree(_want_of_space(folder, model, settings.keep))
     with (
         stopping(progress.say) as stop,
         memory_errors("train"),
         _attached(model, mixture, loads, len(packs.languages)) as balancing,
     ):
-        values = {"model": model, "args": arguments, "callbacks": [diary, stop]}
+        if settings.parallel == "fsdp" and distributed.size() > 1:
+            distributed.spread(model)
+        due = _Due(settings.save_every)
+        values = {"model": model, "args": arguments, "callbacks": [due, stop, diary]}
         trainer = StrictTrainer(packs, settings, language_loss, balancing, **values)
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        trainer.train(resume_from_checkpoint=resume)
     return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume)}
 
 
@@ -71,7 +87,8 @@ def _attached(
         return
     routing = Routing(settings.routing)
     # Each batch of a step adds its gradient of these losses whole; the step wants their mean.
-    strengths = (settings.load_balance / settings.accumulate, settings.z_loss / settings.accumulate)
+    batches = distributed.shared_out(settings.accumulate)
+    strengths = (settings.load_balance / batches, settings.z_loss / batches)
     balance = Balance(*strengths, loads=Loads(num_languages))
     routed.attach(model, routing, balance)
     routers = [r for layer in routed.sparse_layers(model).values() for r in routed.routers_of(layer)]
@@ -83,17 +100,26 @@ def _attached(
     finally:
         for router, before in zip(routers, trained, strict=True):
             router.weight.requires_grad_(before)
-        routed.detach(model)
+        if not distributed.is_spread(model):  # a sharded model is saved as it is and gone
+            routed.detach(model)
 
 
-def _resume_point(root: Path, progress: Progress) -> Path | None:
+def _want_of_space(folder: Path, model: PreTrainedModel, keep: int) -> DiskError | None:
+    try:
+        check_space(folder, model, keep)
+    except DiskError as err:
+        return err
+    return None
+
+
+def _resume_point(root: Path, progress: Progress) -> str | None:
     """Return the newest good checkpoint, saying which damaged ones were passed over."""
     newest, bad = checkpoint.latest(root)
     for path in bad:
         progress.say(f"checkpoint {path.name} is damaged, falling back")
     if newest:
         progress.say(f"resuming from {newest.name}")
-    return newest
+    return str(newest) if newest else None
 
 
 def _arguments(settings: TrainingSection, steps: int, folder: Path, seed: int) -> TrainingArguments:
@@ -101,7 +127,7 @@ def _arguments(settings: TrainingSection, steps: int, folder: Path, seed: int) -
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=settings.batch_packs,
-        gradient_accumulation_steps=settings.accumulate,
+        gradient_accumulation_steps=distributed.shared_out(settings.accumulate),
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=settings.precision == "bf16",
@@ -110,13 +136,15 @@ def _arguments(settings: TrainingSection, steps: int, folder: Path, seed: int) -
         max_grad_norm=settings.max_gradient_norm,
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
-        save_steps=settings.save_every,
+        save_strategy="no",  # ours is `_Due`: the stock one refuses a sharded model
         seed=seed,
         data_seed=seed,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,  # experts are fused: an idle one has gradients of zero
+        ddp_broadcast_buffers=False,
         use_cpu=not torch.cuda.is_available(),
     )
 

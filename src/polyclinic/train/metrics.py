@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from polyclinic.progress import Progress
 from polyclinic.runs import write_bytes
+from polyclinic.train import distributed
 
 LOG = "log.jsonl"
 
@@ -32,7 +33,7 @@ class LanguageLoss:
         """Return mean loss and tokens of each language seen, and start again."""
         out = {
             code: {"loss": total / count, "tokens": int(count)}
-            for code, (total, count) in zip(self._languages, self._sums.tolist(), strict=True)
+            for code, (total, count) in zip(self._languages, distributed.total(self._sums).tolist(), strict=True)
             if count
         }
         self._sums.zero_()
@@ -78,6 +79,8 @@ class Diary(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock, and cut off lines a killed run wrote after its last checkpoint."""
         self._clock, self._step = time.perf_counter(), state.global_step
+        if not state.is_world_process_zero:
+            return
         lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
         kept = [line for line in lines if _is_before(line, state.global_step)]
         write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
@@ -94,13 +97,17 @@ class Diary(TrainerCallback):
         now = time.perf_counter()
         speed = (state.global_step - self._step) * self._step_tokens / max(now - self._clock, 1e-9)
         self._clock, self._step = now, state.global_step
+        languages = self._language_loss.take()
+        if not state.is_world_process_zero:
+            self._loads.take()
+            return
         line = {
             "step": state.global_step,
             "loss": logs["loss"],
             "learning_rate": logs.get("learning_rate"),
             "gradient_norm": logs.get("grad_norm"),
             "tokens_per_second": round(speed, 1),
-            "languages": self._language_loss.take(),
+            "languages": languages,
             **self._loads.take(),
         }
         with self._path.open("a", encoding="utf-8") as file:

@@ -10,9 +10,10 @@ from transformers import AutoTokenizer
 from polyclinic.corpus.pack import META, load_tokenizer, vocabulary_digest
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.checkpoint import load_model, read_families, write_families
-from polyclinic.progress import Progress
+from polyclinic.progress import Progress, Silent
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.runs import read_json
+from polyclinic.train import distributed
 from polyclinic.train.base import new_model
 from polyclinic.train.loop import fit, quiet
 
@@ -21,6 +22,14 @@ def train_base(
     section: ScratchSection, tokenizer: Path, packs: Path, pack_tokens: int, folder: Path, seed: int, progress: Progress
 ) -> dict[str, Any]:
     """Train a small dense model from nothing and save it as a stock checkpoint."""
+    paths = [str(path) for path in (tokenizer, packs, folder)]
+    distributed.tell({"section": section.model_dump(), "paths": paths, "seed": seed, "pack_tokens": pack_tokens})
+    return _base(section, tokenizer, packs, folder, seed, pack_tokens, progress)
+
+
+def _base(
+    section: ScratchSection, tokenizer: Path, packs: Path, folder: Path, seed: int, pack_tokens: int, progress: Progress
+) -> dict[str, Any]:
     vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     model = new_model(section, vocabulary, pack_tokens, seed)
     facts = fit(model, packs, section, folder, seed, progress)
@@ -42,11 +51,31 @@ def train_mixture(
     if alike and "trained_with" not in families and section.routing == "topk":
         what = "has routers of zeros and equal experts: top-k sends every token to the same ones for ever"
         raise CheckpointError(checkpoint, what, "train with routing hybrid, or build it with noise")
-    model = load_model(checkpoint)
-    facts = fit(model, packs, section, folder, seed, progress)
-    facts |= _save(model, checkpoint, folder)
+    paths = [str(path) for path in (checkpoint, packs, folder)]
+    distributed.tell({"section": section.model_dump(), "paths": paths, "seed": seed})
+    facts = _mixture(section, checkpoint, packs, folder, seed, progress)
     write_families(folder, {**families, "trained_with": section.routing})
     return facts
+
+
+def _mixture(
+    section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
+) -> dict[str, Any]:
+    model = load_model(checkpoint)
+    facts = fit(model, packs, section, folder, seed, progress)
+    return {**facts, **_save(model, checkpoint, folder)}
+
+
+def follow() -> None:
+    """Take part in every training that the first process leads, until it says that there is none left."""
+    quiet()
+    while (call := distributed.told()) is not None:
+        source, packs, folder = (Path(path) for path in call["paths"])
+        if "pack_tokens" in call:
+            scratch = ScratchSection(**call["section"])
+            _base(scratch, source, packs, folder, call["seed"], call["pack_tokens"], Silent())
+        else:
+            _mixture(MoeTrainingSection(**call["section"]), source, packs, folder, call["seed"], Silent())
 
 
 def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) -> None:
@@ -62,11 +91,18 @@ def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) ->
 
 
 def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
-    """Save weights and tokenizer, and read the weights back strictly."""
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
-    reloaded = load_model(folder).state_dict()
+    """Save weights and tokenizer, and read the weights back strictly; the first process writes."""
+    leads = distributed.leads()
+    if leads or distributed.is_spread(model):  # shards are gathered by all
+        model.save_pretrained(folder, is_main_process=leads)
+    reloaded: dict[str, Any] = {}
+    if leads:
+        AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
+        reloaded = load_model(folder).state_dict()
+    changed = None
     for name, tensor in model.state_dict().items():
-        if not tensor.equal(reloaded[name]):
-            raise CheckpointError(folder, f"{name} changed on its way to disk", "run again; is the disk sound?")
+        whole = distributed.whole(tensor)
+        if leads and not whole.cpu().equal(reloaded[name]):
+            changed = CheckpointError(folder, f"{name} changed on its way to disk", "run again; is the disk sound?")
+    distributed.agree(changed)
     return {"parameters": sum(p.numel() for p in model.parameters())}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from polyclinic.recipe import TrainingSection
 
 
-def steps_of(settings: TrainingSection, num_packs: int, pack_tokens: int, processes: int = 1) -> int:
+def steps_of(settings: TrainingSection, num_packs: int, pack_tokens: int) -> int:
     """Return the optimiser steps of a training given in steps, tokens or epochs; the last step may go beyond."""
-    packs = settings.batch_packs * settings.accumulate * processes
+    packs = settings.batch_packs * settings.accumulate
     if settings.tokens is not None:
         return math.ceil(settings.tokens / (packs * pack_tokens))
     if settings.epochs is not None:

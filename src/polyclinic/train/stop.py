@@ -13,6 +13,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from polyclinic.errors import DiskError, PolyclinicError
+from polyclinic.train import distributed
 
 STATES_OF_ADAMW = 2
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -26,7 +27,8 @@ class Stop(TrainerCallback):
         self.signal: int | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Ask for a checkpoint and the end."""
+        """Ask for a checkpoint and the end, in every process behind the same step."""
+        self.signal = max(distributed.gather(self.signal or 0)) or None
         if self.signal is not None:
             control.should_save = control.should_training_stop = True
         return control

@@ -1,6 +1,7 @@
 """One training loop for base and mixture: transformers' Trainer with our data, routing and saves."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from polyclinic.moe import attach as routed
 from polyclinic.moe.balance import Balance, grows, next_bias, remaining
 from polyclinic.recipe import TrainingSection
 from polyclinic.runs import SCRATCH
-from polyclinic.train import checkpoint
+from polyclinic.train import checkpoint, distributed
 from polyclinic.train.loss import head_gives_losses, shifted
 from polyclinic.train.metrics import ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs, PackSampler, collate
@@ -67,11 +68,12 @@ class StrictTrainer(Trainer):
         self._packs, self._settings, self._language_loss, self._balancing = packs, settings, language_loss, balancing
         if balancing is not None:
             self.add_callback(balancing)
+        self._spoilt: list[Any] = []  # losses that are no finite numbers, and their packs
         self.model_accepts_loss_kwargs = True  # the loss below is divided by the tokens of the whole step
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackSampler:
-        draws = self.args.max_steps * self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return PackSampler(len(self._packs), draws * self.args.world_size, self.args.seed)
+        draws = self.args.max_steps * self._settings.batch_packs * self._settings.accumulate
+        return PackSampler(len(self._packs), draws, self.args.seed)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Make the schedule of the recipe."""
@@ -88,8 +90,8 @@ class StrictTrainer(Trainer):
         """Return the mean token loss; no mask is given, so restarting positions make it.
 
         The mean is over all tokens of a step that carry loss, over its batches and processes
-        (`num_items_in_batch`), or over those of this batch. Raises PolyclinicError for a loss that
-        is no finite number, with the records it came from.
+        (`num_items_in_batch`), or over those of this batch. A loss that is no finite number is noted,
+        with the packs it came from, and ends the training before its step.
         """
         labels_BS = shifted(inputs["labels"])
         attached = routed.is_attached(self.model)
@@ -104,21 +106,24 @@ class StrictTrainer(Trainer):
         count = counted_BS.sum() if num_items_in_batch is None else num_items_in_batch / self.accelerator.num_processes
         loss = losses_BS.sum() / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
         if not loss.isfinite():
-            self._refuse("the loss", loss.item(), inputs["pack"])
+            self._spoilt.append([loss.item(), inputs["pack"].tolist()])
         return (loss, outputs) if return_outputs else loss
 
-    def _refuse(self, what: str, value: float, packs_B: Tensor) -> None:
-        """Stop before a step that would spoil the weights."""
-        records = self._packs.records(packs_B.tolist())
-        shown = ", ".join(records[:5]) + (f" and {len(records) - 5} more" if len(records) > 5 else "")  # noqa: PLR2004
-        what = f"{what} at step {self.state.global_step + 1} is {value}, in a batch of records {shown}"
-        raise PolyclinicError("train", what, "look at these records, or lower learning_rate, and run again")
-
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
-        if not torch.as_tensor(norm).isfinite():
-            what = f"the norm of the gradients at step {self.state.global_step + 1} is {float(norm)}"
-            raise PolyclinicError("train", what, "lower learning_rate or look at the data, and run again")
+        """Return the norm of the gradients; stop before a step that would spoil the weights."""
+        norm = float(distributed.whole(torch.as_tensor(super()._get_grad_norm(model, grad_norm))))
+        spoilt = [each for process in distributed.gather(self._spoilt) for each in process]
+        step = self.state.global_step + 1
+        if spoilt:
+            records = self._packs.records({pack for _, packs in spoilt for pack in packs})
+            shown = ", ".join(records[:5]) + (f" and {len(records) - 5} more" if len(records) > 5 else "")  # noqa: PLR2004
+            what = f"the loss at step {step} is {spoilt[0][0]}, in a batch of records {shown}"
+            distributed.agree(
+                PolyclinicError("train", what, "look at these records, or lower learning_rate, and run again")
+            )
+        if not math.isfinite(norm):
+            what = f"the norm of the gradients at step {step} is {norm}"
+            distributed.agree(PolyclinicError("train", what, "lower learning_rate or look at the data, and run again"))
         return norm
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -135,11 +140,11 @@ class StrictTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is not None:
-            checkpoint.load_optimizer(Path(checkpoint_folder), self.optimizer, self.lr_scheduler)
+            checkpoint.load_optimizer(Path(checkpoint_folder), self.model, self.optimizer, self.lr_scheduler)
 
     def _load_rng_state(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is not None:
-            checkpoint.load_rng(Path(checkpoint_folder))
+            checkpoint.load_generators(Path(checkpoint_folder), self.args.seed)
 
     def _load_scaler(self, checkpoint_folder: str | None) -> None:
         """Nothing to load: no scaler is used."""
