@@ -118,7 +118,8 @@ def shared_out(accumulate: int) -> int:
     """Return how many of a step's batches this process computes; raises UsageError unless all get as many."""
     if accumulate % size():
         what = f"a step of {accumulate} batches cannot be shared out among {size()} processes"
-        raise UsageError("train.accumulate", what, f"give a multiple of {size()}")
+        refused = UsageError("train.accumulate", what, f"give a multiple of {size()}")
+        raise refused if leads() else SystemExit(refused.exit_code)  # one of them says it
     return accumulate // size()
 
 
@@ -136,6 +137,21 @@ def spread(model: PreTrainedModel) -> None:
 def is_spread(model: nn.Module) -> bool:
     """Say whether a model is sharded."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def gathered(model: PreTrainedModel) -> dict[str, Tensor] | None:
+    """Return the whole state of a sharded model on the CPU of the first process, tied weights once.
+
+    None in the others, and for a model that is not sharded. Every process must call this.
+    """
+    if not is_spread(model):
+        return None
+    state, tied = {}, getattr(model, "all_tied_weights_keys", {}) if model.config.tie_word_embeddings else {}
+    for name, tensor in model.state_dict().items():
+        full = whole(tensor)
+        if leads() and name not in tied:
+            state[name] = full.cpu()
+    return state if leads() else None
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -92,17 +92,15 @@ def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) ->
 
 def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
     """Save weights and tokenizer, and read the weights back strictly; the first process writes."""
-    leads = distributed.leads()
-    if leads or distributed.is_spread(model):  # shards are gathered by all
-        model.save_pretrained(folder, is_main_process=leads)
-    reloaded: dict[str, Any] = {}
-    if leads:
+    state, changed = distributed.gathered(model), None
+    if distributed.leads():
+        if state is not None:
+            del model.config.distributed_config  # saving is not to gather again
+        model.save_pretrained(folder, state_dict=state)
         AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
         reloaded = load_model(folder).state_dict()
-    changed = None
-    for name, tensor in model.state_dict().items():
-        whole = distributed.whole(tensor)
-        if leads and not whole.cpu().equal(reloaded[name]):
-            changed = CheckpointError(folder, f"{name} changed on its way to disk", "run again; is the disk sound?")
+        for name, tensor in (state or model.state_dict()).items():
+            if not tensor.cpu().equal(reloaded[name]):
+                changed = CheckpointError(folder, f"{name} changed on its way to disk", "run again; is the disk sound?")
     distributed.agree(changed)
     return {"parameters": sum(p.numel() for p in model.parameters())}
