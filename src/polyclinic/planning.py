@@ -1,4 +1,4 @@
-"""`train plan`: the recipe's mixture forecast from its parent's config.json, and what its training takes."""
+"""`train plan`: what the training of a recipe takes, from its parent's config.json alone."""
 
 from argparse import Namespace
 

@@ -1,4 +1,4 @@
-"""What training the mixture of a recipe takes, from its sizes alone: memory, steps, arithmetic and hours on GPUs.
+"""What training a mixture takes, from its sizes alone: memory, steps, arithmetic and hours on GPUs.
 
 Everything is a formula over the recipe and the parent's config.json; nothing is loaded and nothing measured here.
 docs/results/train.md holds the formulas against measurement.

@@ -128,7 +128,8 @@ def assumptions(made: Plan) -> list[str]:
         f"is gathered: weights of {GATHERED_LAYERS} layers, gradients of one, both of embeddings and head",
         "kept: what layers keep for their gradients. Packs hold several documents; attention is a fused kernel that "
         "keeps no scores but, in each layer, the mask of packs, a number for each pair of tokens of a pack",
-        "work: the larger of three pieces of logits and one layer computed again. The total is a bound",
+        "work: the largest of three pieces of logits, the sums of their gradients of the head, and one layer computed "
+        "again. The total is a bound",
         "arithmetic: 6 a parameter that a token meets, 12 x width x pack tokens a layer for attention; 8 and 16 for "
         "what is computed again. Padding costs as text does",
         f"hours: {_peaks(made)}, of which {hardware.mfu:g} are reached (--mfu): an assumption, not measured, the same "
