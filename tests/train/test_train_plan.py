@@ -160,9 +160,17 @@ def test_operations_are_those_that_torch_counts(kind: str, again: bool, monkeypa
 
 def test_a_head_in_pieces_is_computed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = work_of(replace(SHAPE, vocabulary=1000), section(batch_packs=1), 4096)
-    monkeypatch.setattr(sizes_of, "PIECE_BYTES", 1 << 20)
+    monkeypatch.setattr(sizes_of, "PIECE_BYTES", 4 * 1000 * 2048)  # two of them
     pieces = work_of(replace(SHAPE, vocabulary=1000), section(batch_packs=1), 4096)
     assert pieces.total - whole.total == 2 * 896 * 1000
+
+
+def test_a_table_of_embeddings_that_is_no_head_costs_no_operations() -> None:
+    apart = replace(SHAPE, tied=False, parameters=SHAPE.parameters + SHAPE.words, active=SHAPE.active + SHAPE.words)
+    assert work_of(apart, section(), 4096) == work_of(SHAPE, section(), 4096)
+    of_both = [memory(shape, section(precision="bf16"), 4096, shape.parameters) for shape in (SHAPE, apart)]
+    assert of_both[1].copies == of_both[0].copies
+    assert of_both[1].weights - of_both[0].weights == 4 * SHAPE.words
 
 
 def test_hours_follow_from_operations_peak_and_share() -> None:
