@@ -201,7 +201,7 @@ def test_length_is_that_of_the_recipe() -> None:
 # What to change, and the text
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=100)
 @given(packs=st.sampled_from([1, 4, 6, 32]), room=st.floats(5, 600), again=st.booleans(), layers=st.integers(2, 40))
 def test_advice_fits_and_asks_for_no_more_than_it_must(packs: int, room: float, again: bool, layers: int) -> None:
     hardware = Hardware((1, 8), gpu_memory=room)
@@ -213,17 +213,17 @@ def test_advice_fits_and_asks_for_no_more_than_it_must(packs: int, room: float, 
     keys = dict(word.removeprefix("train.").split("=") for word in found[0].split() if "=" in word)
     changed = {k: v == "true" if k == "gradient_checkpointing" else int(v) for k, v in keys.items()}
 
-    def fits(**values: Any) -> bool:
-        chosen = {"batch_packs": packs, "gradient_checkpointing": again, **values}
+    def fits(size: int, checkpointing: bool) -> bool:
+        chosen = {"batch_packs": size, "accumulate": packs // size, "gradient_checkpointing": checkpointing}
         return planned(what.shape, hardware, **chosen).rows[0].fits
 
-    assert fits(**changed)
-    size = changed.get("batch_packs", packs)
+    size, checkpointing = changed.get("batch_packs", packs), changed.get("gradient_checkpointing", again)
     assert size * changed.get("accumulate", 1) == packs
-    larger = [n for n in range(size + 1, packs + 1) if packs % n == 0]
-    assert not any(fits(**{**changed, "batch_packs": n}) for n in larger)
-    if "gradient_checkpointing" in changed:
-        assert not fits(batch_packs=1)
+    assert fits(size, checkpointing)
+    divisors = [n for n in range(1, packs + 1) if packs % n == 0]
+    assert not any(fits(n, checkpointing) for n in divisors if n > size)
+    if checkpointing and not again:
+        assert not any(fits(n, False) for n in divisors)
 
 
 def test_where_one_gpu_never_suffices_several_are_named() -> None:
