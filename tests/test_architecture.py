@@ -41,7 +41,8 @@ ALLOWED = {
     "arguments": {"errors"},
     "listing": {"families", "languages"},
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing"},
-    "cli": {"arguments", "commands", "errors"},
+    "planning": FLOOR | {"commands", "journey", "moe", "train", "upcycle"},
+    "cli": {"arguments", "commands", "planning", "errors"},
 }
 
 

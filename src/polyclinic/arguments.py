@@ -143,3 +143,11 @@ def word(text: str) -> str:
 def indices(text: str) -> list[int]:
     """Read whole numbers with commas between."""
     return [whole(part) for part in text.split(",")]
+
+
+def counts(text: str) -> list[int]:
+    """Read counts with commas between, each once."""
+    found = [positive(part) for part in text.split(",")]
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"'{text}' names a number twice")
+    return found

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands
-from polyclinic.arguments import Once, Parser, folder, indices, positive, rate, seed, share, word
+from polyclinic import commands, planning
+from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, UsageError
 
 PROGRAM = "polyclinic"
@@ -69,6 +69,8 @@ def _stages(groups: Any) -> None:
     loop.add_argument("--steps", action=Once, type=positive, metavar="N", help="in place of the recipe's length")
     loop.add_argument("--lr", action=Once, type=rate, metavar="RATE", help="peak learning rate")
     _out(loop)
+    what = "memory, steps and hours that the training of a recipe takes"
+    _train_plan(_command(train, "plan", planning.cmd_train_plan, what))
     for stage, work, what in (
         ("analyse", commands.cmd_analyse_run, "checkpoint and text to who serves whom"),
         ("evaluate", commands.cmd_evaluate_run, "checkpoint and exams to scores per language"),
@@ -107,6 +109,16 @@ def _upcycle_build(build: Parser) -> None:
         help="routing it is to be trained with (hybrid)")  # fmt: skip
     build.add_argument("--seed", action=Once, type=seed, metavar="N", help="of all that is drawn (0)")
     build.add_argument("--dry-run", action="store_true", help="print what would be built, from the config alone")
+
+
+def _train_plan(plan: Parser) -> None:
+    """Add what `train plan` takes."""
+    _recipe_arguments(plan)
+    plan.add_argument("--gpus", action=Once, type=counts, default=[1, 8, 64], metavar="N,N", help="(1,8,64)")
+    plan.add_argument("--gpu-memory", action=Once, type=rate, default=80.0, metavar="GB", help="of one GPU (80)")
+    plan.add_argument("--tflops", action=Once, type=rate, metavar="T", help="its peak; an H100's when left out")
+    plan.add_argument("--mfu", action=Once, type=share, default=0.4, metavar="R", help="share of it reached (0.4)")
+    plan.add_argument("--tokens", action=Once, type=positive, metavar="N", help="instead of the recipe's length")
 
 
 def _group(groups: Any, name: str, what: str) -> Any:
