@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from polyclinic.corpus.pack import META, load_tokenizer, vocabulary_digest
 from polyclinic.errors import CheckpointError
@@ -14,6 +13,7 @@ from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.runs import read_json
 from polyclinic.train.base import new_model
+from polyclinic.train.carry import save_with_companions
 from polyclinic.train.loop import fit, quiet
 
 
@@ -52,8 +52,9 @@ def train_mixture(
 def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) -> None:
     """Raise CheckpointError for packs made with another vocabulary, or with families of other experts."""
     facts = read_json(packs / META)
-    tokenizer, _ = load_tokenizer(checkpoint)
-    if facts["vocabulary"] != vocabulary_digest(tokenizer):
+    tokenizer, specials = load_tokenizer(checkpoint)
+    told = facts.get("specials", specials._asdict())  # packs of earlier releases do not say
+    if facts["vocabulary"] != vocabulary_digest(tokenizer) or told != specials._asdict():
         raise CheckpointError(checkpoint, f"its tokenizer is not the one that {packs} was packed with", "pack again")
     for code, expert in facts["expert_of"].items():
         if expert_of.get(code, expert) != expert:
@@ -62,9 +63,8 @@ def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) ->
 
 
 def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
-    """Save weights and tokenizer, and read the weights back strictly."""
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
+    """Save weights and what travels with them, and read the weights back strictly."""
+    save_with_companions(model, tokenizer, folder)
     reloaded = load_model(folder).state_dict()
     for name, tensor in model.state_dict().items():
         if not tensor.equal(reloaded[name]):
