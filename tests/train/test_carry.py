@@ -18,6 +18,7 @@ from polyclinic.prompts import CHAT_TEMPLATE, segments
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.runs import read_json, write_json
 from polyclinic.train import run
+from polyclinic.train.base import PAD
 
 LOOP: dict[str, Any] = {"steps": 1, "batch_packs": 2, "threads": 1}
 PARENTS = "{% for m in messages %}<|im_start|>{{ m.content }}{% endfor %}"
@@ -137,7 +138,7 @@ def test_an_upcycled_checkpoint_that_was_not_trained_keeps_its_parents_template(
 
 def test_packs_with_another_end_token_are_refused(upcycled: Path, packed: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(upcycled, tmp_path / "m"))
-    edit(other / "tokenizer_config.json", eos_token="<|pad|>")
+    edit(other / "tokenizer_config.json", eos_token=PAD)
     packs = small.packs(tmp_path / "packs", upcycled)
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match="pack again"):

@@ -25,6 +25,14 @@ contents = st.text(st.characters(exclude_categories=["Cs"]), max_size=10) | st.l
 ).map("".join)
 dialogues = st.lists(st.builds(Turn, st.sampled_from(["user", "assistant"]), contents), min_size=1, max_size=5)
 
+ODD = [
+    Turn("user", "Why?\n"),
+    Turn("user", "  "),
+    Turn("assistant", ""),
+    Turn("assistant", "\nSo."),
+    Turn("user", ""),
+]
+
 
 class Spoken:
     """A vocabulary as packs and as stock programs read it."""
@@ -70,7 +78,7 @@ def test_ids_of_the_template_are_those_of_packs_in_each_language(
 @pytest.mark.parametrize("kind", ["own", "qwen2", "llama2"])
 @MANY
 @given(turns=dialogues)
-@example([Turn("user", "Why?\n"), Turn("user", "  "), Turn("assistant", ""), Turn("assistant", "\nSo."), Turn("user", "")])
+@example(turns=ODD)
 def test_ids_of_the_template_are_those_of_packs_for_any_text(
     turns: list[Turn], kind: str, spoken: dict[str, Spoken]
 ) -> None:
@@ -80,7 +88,7 @@ def test_ids_of_the_template_are_those_of_packs_for_any_text(
 @pytest.mark.parametrize("kind", BYTE_LEVEL)
 @MANY
 @given(turns=dialogues, answer=contents)
-@example([Turn("user", "?")], "\u0301 so")
+@example(turns=[Turn("user", "?")], answer="\u0301 so")
 def test_an_answer_goes_on_from_the_generation_prompt_as_in_training(
     turns: list[Turn], answer: str, kind: str, spoken: dict[str, Spoken]
 ) -> None:
@@ -96,7 +104,9 @@ def test_loss_on_answers_begins_behind_the_generation_prompt(
 ) -> None:
     for documents in spoken_in.values():
         turns = documents[0].turns[:2]
-        tokens, labels = encode(replace(documents[0], turns=turns), spoken[kind].ours, spoken[kind].specials.end, "answers")
+        tokens, labels = encode(
+            replace(documents[0], turns=turns), spoken[kind].ours, spoken[kind].specials.end, "answers"
+        )
         asked = len(spoken[kind].asked(list(turns[:1]), add_generation_prompt=True))
         assert labels == [IGNORED] * asked + tokens[asked:]
 

@@ -88,7 +88,7 @@ def encode_segments(
     """Return token ids and labels of segments, the ids being those of the rendered chat template.
 
     All text up to an end token is tokenised as one string, as engines do: cut finer, a vocabulary with
-    tokens such as "?\\n" would be trained on others than it is asked with. No name of a special token
+    tokens of a mark and a line end would be trained on others than it is asked with. No name of a special token
     in it becomes that token where `tokenizer` is from `load_tokenizer`.
     """
     tokens: list[int] = []
