@@ -20,9 +20,9 @@ from polyclinic.train.base import END, PAD
 BYTE_LEVEL = ("own", "qwen2")
 MANY = settings(max_examples=40, deadline=None)
 HARD = (" ", "\n\n", "?", "?\n", " \r\n\t", "12", "\u0301", "\u200f!", "👩🏽‍⚕️", "{{ x }}", "{% raw %}", "'s")
-contents = st.text(st.characters(exclude_categories=["Cs"]), max_size=10) | st.lists(
-    st.sampled_from(HARD), max_size=4
-).map("".join)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+hard = st.lists(st.sampled_from(HARD), max_size=4).map("".join)
+contents = (texts | hard).filter(lambda text: END not in text and PAD not in text)  # of which below, apart
 dialogues = st.lists(st.builds(Turn, st.sampled_from(["user", "assistant"]), contents), min_size=1, max_size=5)
 
 ODD = [
