@@ -6,7 +6,7 @@ prompt are data: one row a language in `data/words.csv`.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -16,12 +16,16 @@ from polyclinic.records import Document, Question, Turn
 
 PREFIX = {"text": "", "user": "User:", "assistant": "Assistant:"}
 
+# No call of it may drop a message without a word: a role that was not trained is refused.
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if not loop.first %}{{ '\\n' }}{% endif -%}"
     "{%- if message['role'] == 'user' -%}{{ 'User: ' + message['content'] }}"
     "{%- elif message['role'] == 'assistant' -%}"
     "{{ 'Assistant: ' + message['content'] + eos_token }}"
+    "{%- else -%}"
+    "{{ raise_exception('no role ' + message['role'] + ' in this model, only user and assistant: "
+    "put the text into the first user message') }}"
     "{%- endif -%}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '\\nAssistant:' }}{%- endif -%}"
 )
@@ -35,8 +39,8 @@ class Segment(NamedTuple):
     ends: bool
 
 
-def segments(turns: Sequence[Turn]) -> list[Segment]:
-    """Cut a document into the stretches that are tokenised apart, so that loss spans are exact."""
+def segments(turns: Sequence[Turn], ask: bool = False) -> list[Segment]:
+    """Cut a document where loss begins and turns end; `ask` adds the head of the answer that is wanted."""
     out: list[Segment] = []
     for i, turn in enumerate(turns):
         head = ("\n" if i else "") + PREFIX[turn.role]
@@ -46,7 +50,21 @@ def segments(turns: Sequence[Turn]) -> list[Segment]:
             out.append(Segment(f"{head} {turn.content}", False, False))
         else:
             out.append(Segment(head + turn.content, True, True))
+    if ask:
+        out.append(Segment(f"\n{PREFIX['assistant']}", False, False))
     return out
+
+
+def stretches(pieces: Iterable[Segment]) -> Iterator[list[Segment]]:
+    """Join segments up to each end token: what lies between two of them is tokenised as one string."""
+    held: list[Segment] = []
+    for piece in pieces:
+        held.append(piece)
+        if piece.ends:
+            yield held
+            held = []
+    if held:
+        yield held
 
 
 def plain_text(document: Document) -> str:

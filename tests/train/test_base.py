@@ -38,11 +38,12 @@ def test_the_name_of_a_special_token_in_a_text_is_text(vocabulary: Path, before:
     assert not set(specials) & set(tokenizer.encode(before + name + after).ids)
 
 
-def test_the_stock_tokenizer_reads_special_names_as_text_too(vocabulary: Path) -> None:
+def test_the_stock_tokenizer_reads_text_as_ours_does_and_names_as_text_when_told(vocabulary: Path) -> None:
     ours, specials = load_tokenizer(vocabulary)
     stock = AutoTokenizer.from_pretrained(vocabulary, local_files_only=True)
     text = f"water {END} {PAD} doctor"
-    assert stock.encode(text, add_special_tokens=False) == ours.encode(text).ids
+    assert stock.encode(text, add_special_tokens=False, split_special_tokens=True) == ours.encode(text).ids
+    assert stock.encode("water doctor", add_special_tokens=False) == ours.encode("water doctor").ids
     assert (stock.eos_token_id, stock.pad_token_id) == specials
 
 

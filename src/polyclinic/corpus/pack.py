@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from polyclinic.corpus.tables import PACKED_RECORDS, PACKS, write_table
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Progress
-from polyclinic.prompts import segments
+from polyclinic.prompts import Segment, segments, stretches
 from polyclinic.records import Document
 from polyclinic.runs import digest, read_json, write_json
 
@@ -79,12 +79,32 @@ class Pack:
 
 def encode(document: Document, tokenizer: Tokenizer, end_id: int, loss_on: LossOn) -> tuple[list[int], list[int]]:
     """Return token ids and labels of one document; label = id where the token carries loss."""
+    return encode_segments(segments(document.turns), tokenizer, end_id, loss_on)
+
+
+def encode_segments(
+    pieces: Iterable[Segment], tokenizer: Tokenizer, end_id: int, loss_on: LossOn = "all"
+) -> tuple[list[int], list[int]]:
+    """Return token ids and labels of segments, the ids being those of the rendered chat template.
+
+    All text up to an end token is tokenised as one string, as engines do: cut finer, a vocabulary with
+    tokens of a mark and a line end would be trained on others than it is asked with. No name of a special token
+    in it becomes that token where `tokenizer` is from `load_tokenizer`.
+    """
     tokens: list[int] = []
     labels: list[int] = []
-    for piece in segments(document.turns):
-        ids = tokenizer.encode(piece.text, add_special_tokens=False).ids + ([end_id] if piece.ends else [])
-        tokens += ids
-        labels += ids if piece.answer or loss_on == "all" else [IGNORED] * len(ids)
+    for stretch in stretches(pieces):
+        text = "".join(piece.text for piece in stretch)
+        last = stretch[-1]
+        answer_from = len(text) - len(last.text) if last.answer else len(text)
+        found = tokenizer.encode(text, add_special_tokens=False)
+        ends = [end_id] if last.ends else []
+        tokens += found.ids + ends
+        if loss_on == "all":
+            labels += found.ids + ends
+        else:
+            begins = [first for first, _ in found.offsets]
+            labels += [i if at >= answer_from else IGNORED for i, at in zip(found.ids, begins, strict=True)] + ends
     return tokens, labels
 
 
@@ -180,6 +200,7 @@ def pack(
         "languages": codes,
         "expert_of": {code: expert for code, (_, expert) in ids.items()},
         "vocabulary": vocabulary_digest(tokenizer),
+        "specials": specials._asdict(),
     }
     write_json(folder / META, facts)
     return {"packs": count, "tokens": sum(tokens.values())}

@@ -41,7 +41,8 @@ def ask(checkpoint: Path, folder: Path, tasks: Sequence[str], batch_size: int) -
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    # The name of a special token in a question is text.
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, split_special_tokens=True)
     model = HFLM(pretrained=load_model(checkpoint).eval(), tokenizer=tokenizer, batch_size=batch_size, device="cpu")
     # Task files name their data relative to `folder`; the cache of datasets stays out of the user's home.
     with tempfile.TemporaryDirectory() as cache, contextlib.chdir(folder):

@@ -26,8 +26,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    # Special tokens that stand in a text are text, never instructions.
-    stock = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, split_special_tokens=True)
+    # Special tokens are found in a string, as everywhere: only so do the ends that the template writes become tokens.
+    stock = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
     stock.chat_template = CHAT_TEMPLATE
     stock.save_pretrained(folder)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from polyclinic.corpus.pack import META, load_tokenizer, vocabulary_digest
 from polyclinic.errors import CheckpointError
@@ -15,6 +14,7 @@ from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.runs import read_json
 from polyclinic.train import distributed
 from polyclinic.train.base import new_model
+from polyclinic.train.carry import save_with_companions
 from polyclinic.train.loop import fit, quiet
 
 
@@ -81,8 +81,9 @@ def follow() -> None:
 def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) -> None:
     """Raise CheckpointError for packs made with another vocabulary, or with families of other experts."""
     facts = read_json(packs / META)
-    tokenizer, _ = load_tokenizer(checkpoint)
-    if facts["vocabulary"] != vocabulary_digest(tokenizer):
+    tokenizer, specials = load_tokenizer(checkpoint)
+    told = facts.get("specials", specials._asdict())  # packs of earlier releases do not say
+    if facts["vocabulary"] != vocabulary_digest(tokenizer) or told != specials._asdict():
         raise CheckpointError(checkpoint, f"its tokenizer is not the one that {packs} was packed with", "pack again")
     for code, expert in facts["expert_of"].items():
         if expert_of.get(code, expert) != expert:
@@ -91,13 +92,12 @@ def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) ->
 
 
 def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
-    """Save weights and tokenizer, and read the weights back strictly; the first process writes."""
+    """Save weights and what travels with them, and read the weights back strictly; the first process writes."""
     state, changed = distributed.gathered(model), None
     if distributed.leads():
         if state is not None:
             del model.config.distributed_config  # saving is not to gather again
-        model.save_pretrained(folder, state_dict=state)
-        AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
+        save_with_companions(model, tokenizer, folder, state)
         reloaded = load_model(folder).state_dict()
         for name, tensor in (state or model.state_dict()).items():
             if not tensor.cpu().equal(reloaded[name]):
