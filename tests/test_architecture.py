@@ -41,8 +41,8 @@ ALLOWED = {
     "arguments": {"errors"},
     "listing": {"families", "languages"},
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing"},
-    "planning": FLOOR | {"commands", "journey", "moe", "train", "upcycle"},
-    "cli": {"arguments", "commands", "planning", "errors"},
+    "commands_train": FLOOR | {"commands", "console", "journey", "moe", "train", "upcycle"},
+    "cli": {"arguments", "commands", "commands_train", "errors"},
 }
 
 

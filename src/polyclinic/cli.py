@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, planning
+from polyclinic import commands, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, UsageError
 
@@ -61,7 +61,7 @@ def _stages(groups: Any) -> None:
     what = "preset or families file; by number of experts"
     adopt.add_argument("--families", action=Once, type=word, metavar="NAME", help=what)
     train = _group(groups, "train", "checkpoint and packs to trained checkpoint")
-    loop = _command(train, "run", commands.cmd_train_run, "train a mixture on a packed folder")
+    loop = _command(train, "run", commands_train.cmd_train_run, "train a mixture on a packed folder")
     loop.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     loop.add_argument("--packs", action=Once, type=Path, required=True, metavar="DIR", help="a packed step of a run")
     loop.add_argument("--recipe", action=Once, type=Path, metavar="RECIPE", help="take its train section and seed")
@@ -70,7 +70,7 @@ def _stages(groups: Any) -> None:
     loop.add_argument("--lr", action=Once, type=rate, metavar="RATE", help="peak learning rate")
     _out(loop)
     what = "memory, steps and hours that the training of a recipe takes"
-    _train_plan(_command(train, "plan", planning.cmd_train_plan, what))
+    _train_plan(_command(train, "plan", commands_train.cmd_train_plan, what))
     for stage, work, what in (
         ("analyse", commands.cmd_analyse_run, "checkpoint and text to who serves whom"),
         ("evaluate", commands.cmd_evaluate_run, "checkpoint and exams to scores per language"),

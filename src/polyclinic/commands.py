@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from polyclinic.errors import CheckpointError, DataError, PolyclinicError, RecipeError, UsageError
+from polyclinic.errors import DataError, PolyclinicError, RecipeError, UsageError
 
 
 def emit(arguments: Namespace, value: Any, lines: Sequence[str]) -> int:
@@ -31,8 +31,8 @@ def cmd_run(arguments: Namespace) -> int:
         return _dry_run(arguments, recipe)
     if arguments.out is None:
         raise UsageError("polyclinic run", "--out is missing", "name a folder, or add --dry-run")
-    _not_inside(arguments.out, [recipe.corpus.root, recipe.base.checkpoint, recipe.base.run])
-    with _company() as leads:
+    not_inside(arguments.out, [recipe.corpus.root, recipe.base.checkpoint, recipe.base.run])
+    with company() as leads:
         if not leads:
             return 0
         with ConsoleProgress(sys.stderr) as progress:
@@ -44,7 +44,7 @@ def cmd_run(arguments: Namespace) -> int:
 
 
 @contextmanager
-def _company() -> Iterator[bool]:
+def company() -> Iterator[bool]:
     """Join the processes that torchrun started; gives whether this one leads, after the others have followed."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield True
@@ -145,7 +145,7 @@ def cmd_corpus_build(arguments: Namespace) -> int:
     from polyclinic.runs import RunFolder
 
     recipe = load_recipe(arguments.recipe, arguments.set)
-    _not_inside(arguments.out, [recipe.corpus.root])
+    not_inside(arguments.out, [recipe.corpus.root])
     section, progress = recipe.corpus, ConsoleProgress(sys.stderr)
     inputs = [(i.name, i.sha256) for i in plan(section, [*section.texts, *section.exams])]
     key = {"corpus": section.model_dump(), "inputs": inputs, "languages": wanted_languages(section)}
@@ -312,57 +312,7 @@ def cmd_upcycle_verify(arguments: Namespace) -> int:
     return emit(arguments, facts, [f"{k:<24} {_shown(v)}" for k, v in facts.items()])
 
 
-def cmd_train_run(arguments: Namespace) -> int:
-    """Train a mixture on a packed folder."""
-    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.packs)])
-
-    from polyclinic.console import ConsoleProgress
-    from polyclinic.runs import RunFolder, sha256_file, weight_digests
-    from polyclinic.train.run import train_mixture
-
-    section, seed = _training(arguments)
-    with _company() as leads:
-        if not leads:
-            return 0
-        progress = ConsoleProgress(sys.stderr)
-        _check_sealed(arguments.checkpoint, arguments.packs)
-        packs = {p.name: sha256_file(p) for p in sorted(arguments.packs.glob("pack*"))}
-        key = {"train": section.model_dump(), "packs": packs, "checkpoint": weight_digests(arguments.checkpoint)}
-        paths = (arguments.checkpoint, arguments.packs)
-        with RunFolder.open(arguments.out) as run:
-            run.step("train", {**key, "seed": seed}, lambda f: train_mixture(section, *paths, f, seed, progress))
-    folder = arguments.out / "train"
-    return emit(arguments, {"checkpoint": str(folder)}, [f"checkpoint {folder}"])
-
-
-def _training(arguments: Namespace) -> tuple[Any, int]:
-    """Return the train section and seed of a recipe, or the defaults, with options over it."""
-    from polyclinic.recipe import MoeTrainingSection, load_recipe, override, section_of
-
-    values: dict[str, Any] = {}
-    seed = 0
-    if arguments.recipe:
-        recipe = load_recipe(arguments.recipe)
-        values, seed = recipe.train.model_dump(exclude_unset=True), recipe.seed
-    for assignment in arguments.set:
-        override(values, assignment)
-    if arguments.steps:
-        values = {k: v for k, v in values.items() if k not in ("tokens", "epochs")} | {"steps": arguments.steps}
-    if arguments.lr:
-        values["learning_rate"] = arguments.lr
-    return section_of(MoeTrainingSection, values, arguments.recipe or "polyclinic train run"), seed
-
-
-def _check_sealed(*folders: Path) -> None:
-    """Refuse a folder that some step sealed and that is not what it was."""
-    from polyclinic.runs import MANIFEST, damaged
-
-    for folder in folders:
-        if (folder / MANIFEST).is_file() and (name := damaged(folder)) is not None:
-            raise CheckpointError(folder, f"{name} is not what its manifest says", "make the folder again")
-
-
-def _not_inside(out: Path, inputs: Sequence[str | None]) -> None:
+def not_inside(out: Path, inputs: Sequence[str | None]) -> None:
     """Refuse to write into a folder that is read from."""
     for name in inputs:
         if name is not None and os.path.realpath(out) == os.path.realpath(name):
@@ -371,7 +321,7 @@ def _not_inside(out: Path, inputs: Sequence[str | None]) -> None:
 
 def _check_new(out: Path, source: str) -> None:
     """Refuse a folder that is there already, or that would lie inside the one it is made from."""
-    _not_inside(out, [source])
+    not_inside(out, [source])
     _refuse_there(out)
     if Path(source).is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
         raise UsageError(out, f"lies inside {source}, which is an input", "choose a folder beside it")
@@ -379,7 +329,7 @@ def _check_new(out: Path, source: str) -> None:
 
 def cmd_analyse_run(arguments: Namespace) -> int:
     """Route the held-out text of a built corpus through a mixture."""
-    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
+    not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
 
     from polyclinic.analyse.run import run
     from polyclinic.console import ConsoleProgress
@@ -401,7 +351,7 @@ def cmd_analyse_run(arguments: Namespace) -> int:
 
 def cmd_evaluate_run(arguments: Namespace) -> int:
     """Ask one checkpoint the exams of a built corpus, and measure its held-out loss."""
-    _not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
+    not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
 
     from polyclinic.console import ConsoleProgress
     from polyclinic.corpus.tables import read_rows

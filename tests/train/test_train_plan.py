@@ -17,7 +17,7 @@ from polyclinic.train import loss
 from polyclinic.train import memory as sizes_of
 from polyclinic.train.loss import head_gives_losses
 from polyclinic.train.memory import Shape, memory, trained_parameters
-from polyclinic.train.plan import Hardware, Plan, lengthened, plan, seconds_per_token, work_of
+from polyclinic.train.plan import Hardware, Plan, lengthened, plan, seconds_per_token, shared, work_of
 from polyclinic.train.plan_lines import advice, as_json, lines
 from polyclinic.train.stop import checkpoint_bytes
 
@@ -189,13 +189,28 @@ def test_hours_follow_from_operations_peak_and_share() -> None:
 def test_length_is_that_of_the_recipe() -> None:
     by_steps, by_tokens = planned(batch_packs=2, accumulate=3), planned(steps=None, tokens=10**9)
     assert [row.steps for row in by_steps.rows] == [10] * 5
-    assert [row.step_tokens for row in by_steps.rows] == [n * 2 * 3 * 4096 for n in (1, 8, 8, 64, 64)]
-    assert [row.steps for row in by_tokens.rows] == [-(-(10**9) // (n * 4 * 4096)) for n in (1, 8, 8, 64, 64)]
+    # A step of 6 packs is one of 8 where 8 GPUs share it, of 64 where 64 do.
+    assert [row.step_tokens for row in by_steps.rows] == [packs * 4096 for packs in (6, 8, 8, 64, 64)]
+    assert [row.steps for row in by_tokens.rows] == [-(-(10**9) // (packs * 4096)) for packs in (4, 8, 8, 64, 64)]
     epochs = planned(steps=None, epochs=2.0)
     assert {(row.steps, row.tokens, row.hours) for row in epochs.rows} == {(None, None, None)}
     assert "--tokens N gives" in " ".join(as_json(epochs, "x")["assumptions"])
     longer = lengthened(epochs.settings, 10**6)
     assert (longer.tokens, longer.epochs, longer.steps) == (10**6, None, None)
+
+
+@settings(deadline=None, max_examples=200)
+@given(batch=st.integers(1, 40), accumulate=st.integers(1, 40), gpus=st.integers(1, 64))
+def test_a_step_is_shared_out_in_the_largest_batches_that_go(batch: int, accumulate: int, gpus: int) -> None:
+    given = planned(batch_packs=batch, accumulate=accumulate).settings
+    found, packs = shared(given, gpus), batch * accumulate
+    assert found.accumulate % gpus == 0
+    assert found.batch_packs <= batch
+    if packs % gpus == 0:
+        assert found.batch_packs * found.accumulate == packs
+        assert not [n for n in range(found.batch_packs + 1, batch + 1) if packs % (n * gpus) == 0]
+    else:
+        assert packs < found.batch_packs * found.accumulate < packs + gpus
 
 
 # What to change, and the text
@@ -248,7 +263,8 @@ def test_the_text_says_what_the_rows_hold() -> None:
         assert float(cells[8].replace(",", "")) == pytest.approx(row.memory.total / 1e9, abs=0.005)
         assert float(cells[6].replace(",", "")) == pytest.approx(row.memory.activations / 1e9, abs=0.005)
         assert cells[9] == ("yes" if row.fits else "no")
-        assert cells[10] == f"{row.step_tokens:,}"
-        assert cells[11:13] == ["-", "-"]
+        assert cells[10] == f"{row.batch_packs}x{row.accumulate // row.gpus}"
+        assert cells[11] == f"{row.step_tokens:,}"
+        assert cells[12:14] == ["-", "-"]
     assert max(map(len, shown)) <= 110
     assert any("experts stay in fp32" in line for line in shown)

@@ -80,7 +80,9 @@ class Row:
     parallel: Parallel
     memory: Memory
     fits: bool
-    step_tokens: int  # global batch
+    batch_packs: int  # with `accumulate`, the keys that share a step out among so many
+    accumulate: int
+    step_tokens: int
     steps: int | None  # None where the number of packs is not known
     tokens: int | None
     hours: float | None
@@ -130,14 +132,40 @@ def _row(
     gpus: int,
     parallel: Parallel,
 ) -> Row:
-    needed = memory(shape, settings, pack_tokens, trained, parallel, gpus)
-    step_tokens = settings.batch_packs * settings.accumulate * gpus * pack_tokens
-    steps = None if settings.epochs is not None else steps_of(settings, 0, pack_tokens, gpus)
+    settings = shared(settings, gpus)
+    alone = settings.model_copy(update={"accumulate": settings.accumulate // gpus})  # what one of them computes
+    needed = memory(shape, alone, pack_tokens, trained, parallel, gpus)
+    step_tokens = settings.batch_packs * settings.accumulate * pack_tokens
+    steps = None if settings.epochs is not None else steps_of(settings, 0, pack_tokens)
     tokens = None if steps is None else steps * step_tokens
     per_token = seconds_per_token(work, settings.precision, hardware) / gpus / HOUR
     hours = None if tokens is None else tokens * per_token
     fits = needed.total <= hardware.gpu_memory * GIGA
-    return Row(gpus, parallel, needed, fits, step_tokens, steps, tokens, hours, GIGA * per_token)
+    return Row(
+        gpus,
+        parallel,
+        needed,
+        fits,
+        settings.batch_packs,
+        settings.accumulate,
+        step_tokens,
+        steps,
+        tokens,
+        hours,
+        GIGA * per_token,
+    )
+
+
+def shared(settings: MoeTrainingSection, gpus: int) -> MoeTrainingSection:
+    """Return the settings with the largest batches that share a step out among GPUs.
+
+    A step of fewer packs than GPUs, or of none that divides, grows to the next multiple of them.
+    """
+    packs = settings.batch_packs * settings.accumulate
+    for size in range(settings.batch_packs, 0, -1):
+        if packs % (size * gpus) == 0:
+            return settings.model_copy(update={"batch_packs": size, "accumulate": packs // size})
+    return settings.model_copy(update={"batch_packs": 1, "accumulate": -(-packs // gpus) * gpus})
 
 
 def lengthened(settings: MoeTrainingSection, tokens: int) -> MoeTrainingSection:

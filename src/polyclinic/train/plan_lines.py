@@ -7,11 +7,12 @@ from typing import Any
 
 from polyclinic.recipe import MoeTrainingSection
 from polyclinic.train.memory import FP32, GATHERED_LAYERS, Memory, Parallel, memory
-from polyclinic.train.plan import GIGA, PEAKS, Plan, Row
+from polyclinic.train.plan import GIGA, PEAKS, Plan, Row, shared
 
-HEAD = ("GPUs", "form", "weights", "grads", "AdamW", "copies", "kept", "work", "total", "fits", "tokens/step")
+HEAD = ("GPUs", "form", "weights", "grads", "AdamW", "copies", "kept", "work", "total", "fits", "packs", "tok/step")
 LENGTH = ("steps", "hours", "h/1e9")
 FORMS = {"none": "alone"}
+CHANGED = ("batch_packs", "accumulate", "gradient_checkpointing")  # what advice changes
 WIDTH = 100
 TEN = 10.0
 
@@ -53,6 +54,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         FORMS.get(row.parallel, row.parallel),
         *map(_gb, (*parts, needed.total)),
         "yes" if row.fits else "no",
+        f"{row.batch_packs}x{row.accumulate // row.gpus}",
         f"{row.step_tokens:,}",
         "-" if row.steps is None else f"{row.steps:,}",
         "-" if row.hours is None else _hours(row.hours),
@@ -74,11 +76,12 @@ def _table(rows: Iterable[Sequence[str]]) -> list[str]:
 def advice(made: Plan) -> list[str]:
     """Say what to change where one GPU does not suffice; a GPU's packs in a step stay as many."""
     room = made.hardware.gpu_memory * GIGA
-    if _on(made, {}).total <= room:
+    if _on(made, made.settings).total <= room:
         return []
     if found := _enough(made, "none", 1):
         return [f"one GPU suffices with {found}"]
-    here, least = _on(made, {}), _on(made, {"batch_packs": 1, "gradient_checkpointing": True})
+    smallest = made.settings.model_copy(update={"batch_packs": 1, "gradient_checkpointing": True})
+    here, least = _on(made, made.settings), _on(made, smallest)
     out = [
         f"one GPU does not suffice: {_gb(here.weights + here.gradients + here.adamw)} GB of weights, gradients and "
         f"AdamW, {_gb(least.total)} GB with train.batch_packs=1 and train.gradient_checkpointing=true"
@@ -90,31 +93,34 @@ def advice(made: Plan) -> list[str]:
             "corpus.pack_tokens"]  # fmt: skip
 
 
-def _on(made: Plan, changes: dict[str, Any], parallel: Parallel = "none", gpus: int = 1) -> Memory:
-    settings = made.settings.model_copy(update=changes)
+def _on(made: Plan, settings: MoeTrainingSection, parallel: Parallel = "none", gpus: int = 1) -> Memory:
     return memory(made.shape, settings, made.pack_tokens, made.trained, parallel, gpus)
 
 
 def _enough(made: Plan, parallel: Parallel, gpus: int) -> str:
     """Return the cheapest keys with which a training fits, and its size; nothing where none does."""
-    for changes in _changes(made.settings):
-        needed = _on(made, changes, parallel, gpus)
+    whole = shared(made.settings, gpus)
+    for changed in _changes(whole.model_copy(update={"accumulate": whole.accumulate // gpus})):
+        needed = _on(made, changed, parallel, gpus)
         if needed.total <= made.hardware.gpu_memory * GIGA:
-            keys = [f"train.{key}={str(value).lower()}" for key, value in changes.items()]
+            found = changed.model_copy(update={"accumulate": changed.accumulate * gpus})
+            keys = [
+                f"train.{k}={str(v).lower()}" for k in CHANGED if (v := getattr(found, k)) != getattr(made.settings, k)
+            ]
             keys += [f"train.parallel={parallel}"] if gpus > 1 else []
             return f"{' '.join(keys)} ({_gb(needed.total)} GB)"
     return ""
 
 
-def _changes(settings: MoeTrainingSection) -> Iterator[dict[str, Any]]:
-    """Yield changes from the cheapest: smaller batches, then layers computed again as well."""
+def _changes(settings: MoeTrainingSection) -> Iterator[MoeTrainingSection]:
+    """Yield what one GPU computes from the cheapest: smaller batches, then layers computed again as well."""
     packs = settings.batch_packs * settings.accumulate
     for again in (False, True):
         if again and settings.gradient_checkpointing:
             return
         for size in (n for n in range(settings.batch_packs, 0, -1) if packs % n == 0):
-            smaller = {"batch_packs": size, "accumulate": packs // size} if size < settings.batch_packs else {}
-            yield {**smaller, **({"gradient_checkpointing": True} if again else {})}
+            smaller = {"batch_packs": size, "accumulate": packs // size}
+            yield settings.model_copy(update={**smaller, **({"gradient_checkpointing": True} if again else {})})
 
 
 def assumptions(made: Plan) -> list[str]:
@@ -128,6 +134,7 @@ def assumptions(made: Plan) -> list[str]:
         f"is gathered: weights of {GATHERED_LAYERS} layers, gradients of one, both of embeddings and head",
         "kept: what layers keep for their gradients. Packs hold several documents; attention is a fused kernel that "
         "keeps no scores but, in each layer, the mask of packs, a number for each pair of tokens of a pack",
+        "packs: that a GPU computes at a time, and how often in a step; of the recipe, or the most that share it out",
         "work: the largest of three pieces of logits, the sums of their gradients of the head, and one layer computed "
         "again. The total is a bound",
         "arithmetic: 6 a parameter that a token meets, 12 x width x pack tokens a layer for attention; 8 and 16 for "
@@ -141,7 +148,7 @@ def assumptions(made: Plan) -> list[str]:
     if settings.epochs is not None:
         out.append("length: the recipe gives epochs of packs not counted yet; --tokens N gives steps and hours")
     elif settings.steps is not None:
-        out.append("length: the recipe's steps on every row, so that more GPUs see more tokens; --tokens N fixes them")
+        out.append("length: the recipe's steps, of the same packs on every row unless they are fewer than the GPUs")
     return out
 
 
