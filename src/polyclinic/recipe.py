@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from polyclinic import strict_yaml
 from polyclinic.errors import RecipeError, UsageError
@@ -23,6 +23,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+NameOrNumber = Annotated[Name, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 ALIGNED = 8  # of widths: the stock product of experts takes rows of whole 16 bytes, in bf16 eight numbers
 
 
@@ -163,11 +164,24 @@ class MoeTrainingSection(TrainingSection):
     load_balance: NonNegative = Field(0.0, description="weight of the load-balance loss of each layer")
     z_loss: NonNegative = Field(0.0, description="weight of the router z-loss of each layer")
     bias_balance: NonNegative = Field(0.0, description="step of the balancing bias; it fades before the end")
+    trains: Literal["all", "sparse", "experts", "router"] = Field("all", description="the rest stays as it is")
+    family: NameOrNumber | None = Field(None, description="only its expert; name, language or number")
+
+    @property
+    def balances(self) -> bool:
+        """Say whether anything is asked of the balance of experts."""
+        return bool(self.load_balance or self.z_loss or self.bias_balance)
 
     @model_validator(mode="after")
-    def _router_is_trained(self) -> Self:
-        if self.routing == "language" and (self.load_balance or self.z_loss or self.bias_balance):
+    def _something_trains(self) -> Self:
+        if self.routing == "language" and self.balances:
             raise ValueError("routing language trains no router, so there is nothing to balance")
+        if self.routing == "language" and self.trains == "router":
+            raise ValueError("trains router beside routing language, which trains no router: nothing would train")
+        if self.trains == "experts" and self.balances:
+            raise ValueError("trains experts leaves the routers as they are, so there is nothing to balance")
+        if self.family is not None and self.trains != "experts":
+            raise ValueError(f"family trains one expert alone, trains {self.trains} more: add trains: experts")
         return self
 
 

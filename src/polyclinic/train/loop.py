@@ -16,7 +16,7 @@ from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
-from polyclinic.train import checkpoint
+from polyclinic.train import checkpoint, parts
 from polyclinic.train.metrics import LOG, Diary, ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs
 from polyclinic.train.schedule import steps_of
@@ -31,11 +31,12 @@ def fit(
     folder: Path,
     seed: int,
     progress: Progress,
+    expert: int | None = None,
 ) -> dict[str, Any]:
     """Train a model in place as long as the settings say; a mixture has its routing attached while it runs.
 
     `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
-    goes on from the newest good one and ends with the same weights.
+    goes on from the newest good one and ends with the same weights. With `expert` that one alone trains.
     """
     quiet()
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
@@ -48,14 +49,15 @@ def fit(
     diary = Diary(folder / LOG, language_loss, loads, step_tokens, progress)
     arguments = _arguments(settings, steps, folder, seed)
     resume = _resume_point(folder / CHECKPOINTS, progress)
-    check_space(folder, model, settings.keep)
     with (
         stopping(progress.say) as stop,
         memory_errors("train"),
         _attached(model, mixture, loads, len(packs.languages)) as balancing,
+        parts.only(model, mixture, expert) as one_expert,
     ):
+        check_space(folder, model, settings.keep)
         values = {"model": model, "args": arguments, "callbacks": [diary, stop]}
-        trainer = StrictTrainer(packs, settings, language_loss, balancing, **values)
+        trainer = StrictTrainer(packs, settings, language_loss, balancing, one_expert, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume)}

@@ -14,6 +14,7 @@ from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.runs import read_json
 from polyclinic.train.base import new_model
+from polyclinic.train.choices import check_has_text, check_routers_learn, chosen_expert
 from polyclinic.train.loop import fit, quiet
 
 
@@ -42,8 +43,12 @@ def train_mixture(
     if alike and "trained_with" not in families and section.routing == "topk":
         what = "has routers of zeros and equal experts: top-k sends every token to the same ones for ever"
         raise CheckpointError(checkpoint, what, "train with routing hybrid, or build it with noise")
+    languages = {family["name"]: family["languages"] for family in families["families"]}
+    expert = chosen_expert(section, languages, families["expert_of"])
+    check_has_text(section, expert, read_json(packs / META)["expert_of"].values())
     model = load_model(checkpoint)
-    facts = fit(model, packs, section, folder, seed, progress)
+    check_routers_learn(section, model.config.num_experts_per_tok, model.config.norm_topk_prob)
+    facts = fit(model, packs, section, folder, seed, progress, expert)
     facts |= _save(model, checkpoint, folder)
     write_families(folder, {**families, "trained_with": section.routing})
     return facts

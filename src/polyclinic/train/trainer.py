@@ -21,6 +21,7 @@ from polyclinic.train import checkpoint
 from polyclinic.train.loss import head_gives_losses, shifted
 from polyclinic.train.metrics import ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs, PackSampler, collate
+from polyclinic.train.parts import OneExpert
 from polyclinic.train.schedule import share_of_peak
 
 CHECKPOINTS = f"{SCRATCH}/checkpoints"
@@ -61,12 +62,15 @@ class StrictTrainer(Trainer):
         settings: TrainingSection,
         language_loss: LanguageLoss,
         balancing: Balancing | None = None,
+        one_expert: OneExpert | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(train_dataset=packs, data_collator=collate, **kwargs)
         self._packs, self._settings, self._language_loss, self._balancing = packs, settings, language_loss, balancing
-        if balancing is not None:
-            self.add_callback(balancing)
+        self._one_expert = one_expert
+        for callback in (balancing, one_expert):
+            if callback is not None:
+                self.add_callback(callback)
         self.model_accepts_loss_kwargs = True  # the loss below is divided by the tokens of the whole step
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackSampler:
@@ -79,7 +83,9 @@ class StrictTrainer(Trainer):
         return self.lr_scheduler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Decay matrices only; norms, biases and other vectors are left alone."""
+        """Decay matrices only, none where one expert trains: it decays its own rows."""
+        if self._one_expert is not None:
+            return []
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
     def compute_loss(
@@ -113,6 +119,11 @@ class StrictTrainer(Trainer):
         shown = ", ".join(records[:5]) + (f" and {len(records) - 5} more" if len(records) > 5 else "")  # noqa: PLR2004
         what = f"{what} at step {self.state.global_step + 1} is {value}, in a batch of records {shown}"
         raise PolyclinicError("train", what, "look at these records, or lower learning_rate, and run again")
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if self._one_expert is not None:
+            self._one_expert.mask()
+        return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
