@@ -30,7 +30,7 @@ from polyclinic.runs import (
     write_bytes,
     write_json,
 )
-from polyclinic.train.choices import check_has_text, check_routers_learn, chosen_expert
+from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
 from polyclinic.upcycle.plan import check_routing, experts_of, sparse_layers
 
 REPORT = "report.html"
@@ -337,5 +337,6 @@ def check(recipe: Recipe) -> None:
 def run(recipe: Recipe, out: Path, progress: Progress) -> Summary:
     """Walk a recipe in a run folder; what is finished and unchanged is not done again."""
     check(recipe)
+    check_installed(recipe.train)
     with RunFolder.open(out) as folder:
         return Journey(recipe, folder, progress).walk()

@@ -1,8 +1,9 @@
 """What a training is asked for, held against the mixture it is asked of: torch-free, so it fails early."""
 
 from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
 
-from polyclinic.errors import RecipeError
+from polyclinic.errors import MissingDependencyError, RecipeError
 from polyclinic.families import expert_called
 from polyclinic.recipe import MoeTrainingSection
 
@@ -36,6 +37,14 @@ def check_routers_learn(section: MoeTrainingSection, top_k: int, normalise: bool
 
     A sole pick has weight p / p = 1 whatever the router says: its gradient is zero.
     """
-    if section.trains == "router" and top_k == 1 and normalise and not section.load_balance and not section.z_loss:
+    alone = section.trains == "router" or (section.lora is not None and section.lora.targets == ["router"])
+    if alone and top_k == 1 and normalise and not section.load_balance and not section.z_loss:
         what = "router beside top_k 1 and norm_topk_prob: the weight of a sole pick is always 1, so nothing would train"
         raise RecipeError("train.trains", what, "give norm_topk_prob false, a larger top_k, or load_balance")
+
+
+def check_installed(section: MoeTrainingSection) -> None:
+    """Raise MissingDependencyError where a training needs a package that is not there."""
+    if section.lora is not None and find_spec("peft") is None:
+        what = "adapters need the package peft, which is not installed"
+        raise MissingDependencyError("train.lora", what, "pip install 'polyclinic[lora]'")

@@ -16,7 +16,7 @@ from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
-from polyclinic.train import checkpoint, parts
+from polyclinic.train import adapters, checkpoint, parts
 from polyclinic.train.metrics import LOG, Diary, ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs
 from polyclinic.train.schedule import steps_of
@@ -54,9 +54,10 @@ def fit(
         memory_errors("train"),
         _attached(model, mixture, loads, len(packs.languages)) as balancing,
         parts.only(model, mixture, expert) as one_expert,
+        adapters.adapted(model, mixture and mixture.lora, seed) as trainee,
     ):
         check_space(folder, model, settings.keep)
-        values = {"model": model, "args": arguments, "callbacks": [diary, stop]}
+        values = {"model": trainee, "args": arguments, "callbacks": [diary, stop]}
         trainer = StrictTrainer(packs, settings, language_loss, balancing, one_expert, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)

@@ -14,7 +14,7 @@ from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.runs import read_json
 from polyclinic.train.base import new_model
-from polyclinic.train.choices import check_has_text, check_routers_learn, chosen_expert
+from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
 from polyclinic.train.loop import fit, quiet
 
 
@@ -36,6 +36,7 @@ def train_mixture(
     Raises CheckpointError where plain top-k is asked of routers that cannot tell tokens apart.
     """
     quiet()
+    check_installed(section)
     families = read_families(checkpoint)
     _check_packs(packs, checkpoint, families["expert_of"])
     made = families.get("made", {})
