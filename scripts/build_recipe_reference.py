@@ -30,6 +30,7 @@ TABLES = (
     ("base.from_scratch, besides the loop", "ScratchSection"),
     ("upcycle", "UpcycleSection"),
     ("train, besides the loop", "MoeTrainingSection"),
+    ("train.lora", "LoraSection"),
     ("analyse", "AnalyseSection"),
     ("evaluate", "EvaluateSection"),
 )
@@ -60,6 +61,7 @@ MEANINGS = {
     "ScratchSection.num_layers": "decoder layers",
     "ScratchSection.num_heads": "attention heads, of hidden_size / num_heads each",
     "ScratchSection.num_kv_heads": "key and value heads; divides num_heads",
+    "MoeTrainingSection.lora": "adapters instead of the weights themselves",
     "AnalyseSection.max_documents_per_language": "held-out documents routed",
     "AnalyseSection.shuffles": "shuffles that make the null",
     "EvaluateSection.batch_size": "options scored at once by lm-eval",

@@ -6,7 +6,7 @@ lineage. Shipped presets are `data/families/*.yaml`; `apollo` is arXiv 2410.1062
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -179,6 +179,25 @@ def _wrapped(text: str, label: str) -> list[str]:
     return textwrap.wrap(
         text, 96, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     )
+
+
+def expert_called(name: str, families: Sequence[str], expert_of: Mapping[str, int], where: str) -> int:
+    """Return the expert that a family's name, one of its languages, or its own number calls.
+
+    `families` are the names in the order of experts, `expert_of` maps languages to experts. Raises
+    RecipeError naming the nearest for what calls none.
+    """
+    if name in families:
+        return families.index(name)
+    if name in expert_of:
+        return expert_of[name]
+    if name.isascii() and name.isdigit() and int(name) < len(families):
+        return int(name)
+    known = {one.lower(): one for one in (*families, *expert_of)}
+    near = get_close_matches(name.lower(), known, n=1)
+    listed = ", ".join(f"{number} {family}" for number, family in enumerate(families))
+    try_ = f"did you mean '{known[near[0]]}'?" if near else f"the families are {listed}"
+    raise RecipeError(where, f"there is no family '{name}'", try_)
 
 
 def majors() -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from polyclinic.runs import (
     write_bytes,
     write_json,
 )
+from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
 from polyclinic.upcycle.plan import check_routing, experts_of, sparse_layers
 
 REPORT = "report.html"
@@ -325,8 +326,10 @@ def check(recipe: Recipe) -> None:
     check_routing(recipe.upcycle, recipe.train.routing)
     if recipe.base.from_scratch is not None:
         sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers)
-    for code in wanted:
-        preset.expert_of(code)
+    expert_of = {code: preset.expert_of(code) for code in wanted}
+    expert = chosen_expert(recipe.train, {f.name: f.languages for f in preset.families}, expert_of)
+    check_has_text(recipe.train, expert, expert_of.values())
+    check_routers_learn(recipe.train, recipe.upcycle.top_k, recipe.upcycle.norm_topk_prob)
     corpus.plan(section, section.texts)
     corpus.plan(section, section.exams)
 
@@ -334,5 +337,6 @@ def check(recipe: Recipe) -> None:
 def run(recipe: Recipe, out: Path, progress: Progress) -> Summary:
     """Walk a recipe in a run folder; what is finished and unchanged is not done again."""
     check(recipe)
+    check_installed(recipe.train)
     with RunFolder.open(out) as folder:
         return Journey(recipe, folder, progress).walk()

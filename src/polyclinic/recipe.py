@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from polyclinic import strict_yaml
 from polyclinic.errors import RecipeError, UsageError
@@ -24,6 +24,9 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 Kind = TypeVar("Kind", bound=BaseModel)
+NameOrNumber = Annotated[Name, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+# Not the feed-forward part of dense layers: peft 0.21 takes its names, in a mixture, for the experts'.
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "experts", "router"]
 ALIGNED = 8  # of widths: the stock product of experts takes rows of whole 16 bytes, in bf16 eight numbers
 
 
@@ -157,6 +160,28 @@ class UpcycleSection(Section):
         return self
 
 
+class LoraSection(Section):
+    """Adapters of low rank (LoRA, arXiv 2106.09685), merged into the weights at the end."""
+
+    rank: Count = Field(8, description="of each adapter; of each expert's where experts are targets")
+    alpha: Positive = Field(16.0, description="adapters count alpha / rank")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)] = Field(
+        0.0, description="on their inputs; of linear modules only"
+    )
+    targets: list[LoraTarget] = Field(
+        ["experts"], min_length=1, description="of q_proj, k_proj, v_proj, o_proj, experts, router"
+    )
+
+    @model_validator(mode="after")
+    def _targets_hold(self) -> Self:
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError("targets must name each once")
+        fused = [target for target in self.targets if target in ("experts", "router")]
+        if self.dropout and fused:
+            raise ValueError(f"dropout reaches linear modules only, and targets name {fused[0]}")
+        return self
+
+
 class MoeTrainingSection(TrainingSection):
     """Training of the mixture: the loop, and the routing while it runs."""
 
@@ -165,11 +190,39 @@ class MoeTrainingSection(TrainingSection):
     load_balance: NonNegative = Field(0.0, description="weight of the load-balance loss of each layer")
     z_loss: NonNegative = Field(0.0, description="weight of the router z-loss of each layer")
     bias_balance: NonNegative = Field(0.0, description="step of the balancing bias; it fades before the end")
+    trains: Literal["all", "sparse", "experts", "router"] = Field("all", description="the rest stays as it is")
+    family: NameOrNumber | None = Field(None, description="only its expert; name, language or number")
+    lora: LoraSection | None = None
+
+    @property
+    def balances(self) -> bool:
+        """Say whether anything is asked of the balance of experts."""
+        return bool(self.load_balance or self.z_loss or self.bias_balance)
 
     @model_validator(mode="after")
-    def _router_is_trained(self) -> Self:
-        if self.routing == "language" and (self.load_balance or self.z_loss or self.bias_balance):
+    def _something_trains(self) -> Self:
+        if self.routing == "language" and self.balances:
             raise ValueError("routing language trains no router, so there is nothing to balance")
+        if self.routing == "language" and self.trains == "router":
+            raise ValueError("trains router beside routing language, which trains no router: nothing would train")
+        if self.trains == "experts" and self.balances:
+            raise ValueError("trains experts leaves the routers as they are, so there is nothing to balance")
+        if self.family is not None and self.trains != "experts":
+            raise ValueError(f"family trains one expert alone, trains {self.trains} more: add trains: experts")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_train(self) -> Self:
+        if self.lora is None:
+            return self
+        if self.trains != "all":
+            raise ValueError(f"lora names what trains by its targets, trains {self.trains} something else: give one")
+        if self.parallel == "fsdp":
+            raise ValueError("lora is merged into whole weights at the end: parallel ddp")
+        if self.routing == "language" and "router" in self.lora.targets:
+            raise ValueError("lora on the router beside routing language, which trains no router")
+        if self.balances and "router" not in self.lora.targets:
+            raise ValueError("lora leaves the routers as they are, so there is nothing to balance: add target router")
         return self
 
 

@@ -17,7 +17,7 @@ from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
-from polyclinic.train import checkpoint, distributed
+from polyclinic.train import adapters, checkpoint, distributed, parts
 from polyclinic.train.metrics import LOG, Diary, ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs
 from polyclinic.train.schedule import steps_of
@@ -44,11 +44,12 @@ def fit(
     folder: Path,
     seed: int,
     progress: Progress,
+    expert: int | None = None,
 ) -> dict[str, Any]:
     """Train a model in place as long as the settings say; a mixture has its routing attached while it runs.
 
     `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
-    goes on from the newest good one and ends with the same weights.
+    goes on from the newest good one and ends with the same weights. With `expert` that one alone trains.
     """
     quiet()
     torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // distributed.size()))
@@ -61,17 +62,19 @@ def fit(
     diary = Diary(folder / LOG, language_loss, loads, step_tokens, progress)
     arguments = _arguments(settings, steps, folder, seed)
     resume = distributed.gather(_resume_point(folder / CHECKPOINTS, progress) if distributed.leads() else None)[0]
-    distributed.agree(_want_of_space(folder, model, settings.keep))
     with (
         stopping(progress.say) as stop,
         memory_errors("train"),
         _attached(model, mixture, loads, len(packs.languages)) as balancing,
+        parts.only(model, mixture, expert) as one_expert,
+        adapters.adapted(model, mixture.lora if mixture else None, seed) as trainee,
     ):
+        distributed.agree(_want_of_space(folder, model, settings.keep))
         if settings.parallel == "fsdp" and distributed.size() > 1:
             distributed.spread(model)
         due = _Due(settings.save_every)
-        values = {"model": model, "args": arguments, "callbacks": [due, stop, diary]}
-        trainer = StrictTrainer(packs, settings, language_loss, balancing, **values)
+        values = {"model": trainee, "args": arguments, "callbacks": [due, stop, diary]}
+        trainer = StrictTrainer(packs, settings, language_loss, balancing, one_expert, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=resume)
     return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume)}

@@ -8,13 +8,14 @@ from tokenizers import Tokenizer
 
 from polyclinic.corpus.pack import META, load_tokenizer, vocabulary_digest
 from polyclinic.errors import CheckpointError
-from polyclinic.moe.checkpoint import load_model, read_families, write_families
+from polyclinic.moe.checkpoint import load_model, read_config, read_families, write_families
 from polyclinic.progress import Progress, Silent
 from polyclinic.recipe import MoeTrainingSection, ScratchSection
 from polyclinic.runs import read_json
 from polyclinic.train import distributed
 from polyclinic.train.base import new_model
 from polyclinic.train.carry import save_with_companions
+from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
 from polyclinic.train.loop import fit, quiet
 
 
@@ -44,6 +45,7 @@ def train_mixture(
     Raises CheckpointError where plain top-k is asked of routers that cannot tell tokens apart.
     """
     quiet()
+    check_installed(section)
     families = read_families(checkpoint)
     _check_packs(packs, checkpoint, families["expert_of"])
     made = families.get("made", {})
@@ -51,18 +53,29 @@ def train_mixture(
     if alike and "trained_with" not in families and section.routing == "topk":
         what = "has routers of zeros and equal experts: top-k sends every token to the same ones for ever"
         raise CheckpointError(checkpoint, what, "train with routing hybrid, or build it with noise")
+    languages = {family["name"]: family["languages"] for family in families["families"]}
+    expert = chosen_expert(section, languages, families["expert_of"])
+    check_has_text(section, expert, read_json(packs / META)["expert_of"].values())
+    config = read_config(checkpoint)
+    check_routers_learn(section, config["num_experts_per_tok"], config["norm_topk_prob"])
     paths = [str(path) for path in (checkpoint, packs, folder)]
-    distributed.tell({"section": section.model_dump(), "paths": paths, "seed": seed})
-    facts = _mixture(section, checkpoint, packs, folder, seed, progress)
+    distributed.tell({"section": section.model_dump(), "paths": paths, "seed": seed, "expert": expert})
+    facts = _mixture(section, checkpoint, packs, folder, seed, progress, expert)
     write_families(folder, {**families, "trained_with": section.routing})
     return facts
 
 
 def _mixture(
-    section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
+    section: MoeTrainingSection,
+    checkpoint: Path,
+    packs: Path,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    expert: int | None,
 ) -> dict[str, Any]:
     model = load_model(checkpoint)
-    facts = fit(model, packs, section, folder, seed, progress)
+    facts = fit(model, packs, section, folder, seed, progress, expert)
     return {**facts, **_save(model, checkpoint, folder)}
 
 
@@ -75,7 +88,9 @@ def follow() -> None:
             scratch = ScratchSection(**call["section"])
             _base(scratch, source, packs, folder, call["seed"], call["pack_tokens"], Silent())
         else:
-            _mixture(MoeTrainingSection(**call["section"]), source, packs, folder, call["seed"], Silent())
+            _mixture(
+                MoeTrainingSection(**call["section"]), source, packs, folder, call["seed"], Silent(), call["expert"]
+            )
 
 
 def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) -> None:

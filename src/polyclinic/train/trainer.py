@@ -22,6 +22,7 @@ from polyclinic.train import checkpoint, distributed
 from polyclinic.train.loss import head_gives_losses, shifted
 from polyclinic.train.metrics import ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs, PackSampler, collate
+from polyclinic.train.parts import OneExpert
 from polyclinic.train.schedule import share_of_peak
 
 CHECKPOINTS = f"{SCRATCH}/checkpoints"
@@ -62,12 +63,15 @@ class StrictTrainer(Trainer):
         settings: TrainingSection,
         language_loss: LanguageLoss,
         balancing: Balancing | None = None,
+        one_expert: OneExpert | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(train_dataset=packs, data_collator=collate, **kwargs)
         self._packs, self._settings, self._language_loss, self._balancing = packs, settings, language_loss, balancing
-        if balancing is not None:
-            self.add_callback(balancing)
+        self._one_expert = one_expert
+        for callback in (balancing, one_expert):
+            if callback is not None:
+                self.add_callback(callback)
         self._spoilt: list[Any] = []  # losses that are no finite numbers, and their packs
         self.model_accepts_loss_kwargs = True  # the loss below is divided by the tokens of the whole step
 
@@ -81,7 +85,9 @@ class StrictTrainer(Trainer):
         return self.lr_scheduler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Decay matrices only; norms, biases and other vectors are left alone."""
+        """Decay matrices only, none where one expert trains: it decays its own rows."""
+        if self._one_expert is not None:
+            return []
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
     def compute_loss(
@@ -108,6 +114,11 @@ class StrictTrainer(Trainer):
         if not loss.isfinite():
             self._spoilt.append([loss.item(), inputs["pack"].tolist()])
         return (loss, outputs) if return_outputs else loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if self._one_expert is not None:
+            self._one_expert.mask()
+        return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of the gradients; stop before a step that would spoil the weights."""
