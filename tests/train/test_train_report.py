@@ -14,7 +14,7 @@ NAMES = ["English", "Nordic", "Nobody"]
 
 def line(step: int, **losses: tuple[float, int]) -> dict[str, Any]:
     languages = {code: {"loss": loss, "tokens": tokens} for code, (loss, tokens) in losses.items()}
-    return {"step": step, "loss": 1.5, "tokens_per_second": 10.0 * step, "languages": languages}
+    return {"step": step, "loss": 1.5, "machine": {"tokens_per_second": 10.0 * step}, "languages": languages}
 
 
 def test_a_family_is_the_mean_over_the_tokens_of_its_languages() -> None:

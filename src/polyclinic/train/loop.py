@@ -17,9 +17,11 @@ from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
 from polyclinic.train import checkpoint
-from polyclinic.train.metrics import LOG, Diary, ExpertLoads, LanguageLoss
+from polyclinic.train.diary import LOG, Diary
+from polyclinic.train.metrics import ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs
 from polyclinic.train.schedule import steps_of
+from polyclinic.train.speed import Speedometer
 from polyclinic.train.stop import check_space, memory_errors, stopping
 from polyclinic.train.trainer import CHECKPOINTS, Balancing, StrictTrainer
 
@@ -44,8 +46,11 @@ def fit(
     steps = steps_of(settings, len(packs), packs.pack_tokens)
     step_tokens = settings.batch_packs * settings.accumulate * packs.pack_tokens
     mixture = settings if isinstance(settings, MoeTrainingSection) else None
-    loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages)
-    diary = Diary(folder / LOG, language_loss, loads, step_tokens, progress)
+    experts = [packs.expert_of[code] for code in packs.languages]
+    loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages, experts)
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    speed = Speedometer(model, packs.pack_tokens, step_tokens, dtype)
+    diary = Diary(folder / LOG, packs, language_loss, loads, speed, progress)
     arguments = _arguments(settings, steps, folder, seed)
     resume = _resume_point(folder / CHECKPOINTS, progress)
     check_space(folder, model, settings.keep)
@@ -72,7 +77,7 @@ def _attached(
     routing = Routing(settings.routing)
     # Each batch of a step adds its gradient of these losses whole; the step wants their mean.
     strengths = (settings.load_balance / settings.accumulate, settings.z_loss / settings.accumulate)
-    balance = Balance(*strengths, loads=Loads(num_languages))
+    balance = Balance(*strengths, loads=Loads(num_languages), routers=loads.routers)
     routed.attach(model, routing, balance)
     routers = [r for layer in routed.sparse_layers(model).values() for r in routed.routers_of(layer)]
     trained = [router.weight.requires_grad for router in routers]
