@@ -10,8 +10,8 @@ from transformers import TrainerCallback
 from polyclinic.moe.watch import over_processes
 from polyclinic.progress import Progress
 from polyclinic.runs import write_bytes
-from polyclinic.train.metrics import ExpertLoads, LanguageLoss, family_losses
-from polyclinic.train.packs import Packs
+from polyclinic.train.metrics import ExpertLoads, Families, LanguageLoss, family_losses
+from polyclinic.train.panel import panel
 from polyclinic.train.speed import GIGA, Speedometer, peak_memory
 
 LOG = "log.jsonl"
@@ -23,14 +23,14 @@ class Diary(TrainerCallback):
     def __init__(
         self,
         path: Path,
-        packs: Packs,
+        families: Families,
         language_loss: LanguageLoss,
         loads: ExpertLoads,
         speed: Speedometer,
         progress: Progress,
     ) -> None:
         self._path, self._language_loss, self._loads = path, language_loss, loads
-        self._expert_of, self._speed, self._progress = packs.expert_of, speed, progress
+        self._families, self._speed, self._progress = families, speed, progress
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock, and cut off lines a killed run wrote after its last checkpoint."""
@@ -53,7 +53,13 @@ class Diary(TrainerCallback):
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        self._progress.advance(state.global_step, state.max_steps, self._note(line, state))
+        self._tell(line, state.max_steps)
+
+    def _tell(self, line: dict[str, Any], steps: int) -> None:
+        left = self._speed.seconds_left(steps - line["step"], line["machine"]["tokens_per_second"])
+        note = f"loss {line['loss']:.3f}, {line['machine']['tokens_per_second']:,.0f} tokens/s, {left:.0f} s left"
+        self._progress.show(panel(line, self._families, left))
+        self._progress.advance(line["step"], steps, note)
 
     def _line(self, step: int, logs: dict[str, float]) -> dict[str, Any]:
         languages = self._language_loss.take()
@@ -64,15 +70,10 @@ class Diary(TrainerCallback):
             "learning_rate": logs.get("learning_rate"),
             "gradient_norm": logs.get("grad_norm"),
             "languages": languages,
-            "families": family_losses(languages, self._expert_of),
+            "families": family_losses(languages, self._families.expert_of),
             **self._loads.take(),
             "machine": {**self._speed.read(step), "memory_gb": round(memory / GIGA, 3)},
         }
-
-    def _note(self, line: dict[str, Any], state: Any) -> str:
-        speed = line["machine"]["tokens_per_second"]
-        left = self._speed.seconds_left(state.max_steps - state.global_step, speed)
-        return f"loss {line['loss']:.3f}, {speed:,.0f} tokens/s, {left:.0f} s left"
 
 
 def lines_until(path: Path, step: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
 from polyclinic.train import checkpoint
 from polyclinic.train.diary import LOG, Diary
-from polyclinic.train.metrics import ExpertLoads, LanguageLoss
+from polyclinic.train.metrics import ExpertLoads, Families, LanguageLoss
 from polyclinic.train.packs import Packs
 from polyclinic.train.schedule import steps_of
 from polyclinic.train.speed import Speedometer
@@ -33,11 +33,14 @@ def fit(
     folder: Path,
     seed: int,
     progress: Progress,
+    *,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a model in place as long as the settings say; a mixture has its routing attached while it runs.
 
     `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
-    goes on from the newest good one and ends with the same weights.
+    goes on from the newest good one and ends with the same weights. `names` are those of the
+    families by expert, for who watches.
     """
     quiet()
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
@@ -50,7 +53,7 @@ def fit(
     loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages, experts)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     speed = Speedometer(model, packs.pack_tokens, step_tokens, dtype)
-    diary = Diary(folder / LOG, packs, language_loss, loads, speed, progress)
+    diary = Diary(folder / LOG, Families(packs.expert_of, names), language_loss, loads, speed, progress)
     arguments = _arguments(settings, steps, folder, seed)
     resume = _resume_point(folder / CHECKPOINTS, progress)
     check_space(folder, model, settings.keep)

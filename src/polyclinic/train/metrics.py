@@ -1,7 +1,7 @@
 """What a training says of itself: sums since the last line of the log, over all processes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +9,18 @@ from torch import Tensor
 from polyclinic.moe.watch import RouterWatch, over_processes
 
 Rows = dict[str, dict[str, float]]
+
+
+class Families(NamedTuple):
+    """Who is whose: the expert of each language's family, and the names of the families by expert, if known."""
+
+    expert_of: Mapping[str, int]
+    names: Sequence[str] = ()
+
+    def name(self, expert: int) -> str:
+        """Return a family's name, or the codes of its languages."""
+        codes = " ".join(code for code, other in self.expert_of.items() if other == expert)
+        return self.names[expert] if expert < len(self.names) else codes
 
 
 class LanguageLoss:

@@ -43,7 +43,8 @@ def train_mixture(
         what = "has routers of zeros and equal experts: top-k sends every token to the same ones for ever"
         raise CheckpointError(checkpoint, what, "train with routing hybrid, or build it with noise")
     model = load_model(checkpoint)
-    facts = fit(model, packs, section, folder, seed, progress)
+    names = [family["name"] for family in families["families"]]
+    facts = fit(model, packs, section, folder, seed, progress, names=names)
     facts |= _save(model, checkpoint, folder)
     write_families(folder, {**families, "trained_with": section.routing})
     return facts

@@ -21,7 +21,7 @@ PASSES = 6  # operations per parameter and token: a multiplication and an additi
 
 def active_parameters(model: PreTrainedModel) -> int:
     """Return the parameters that multiply each token: all but the table of embeddings and the experts not picked."""
-    count = sum(p.numel() for p in model.parameters())
+    count: int = sum(p.numel() for p in model.parameters())
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     if table is not head:  # a tied table is the head, and multiplies there
         count -= table.numel()
@@ -41,7 +41,7 @@ def operations_per_token(model: PreTrainedModel, length: int) -> int:
     """
     config: Any = model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    attention = 2 * PASSES * config.num_hidden_layers * config.num_attention_heads * width * length
+    attention: int = 2 * PASSES * config.num_hidden_layers * config.num_attention_heads * width * length
     return PASSES * active_parameters(model) + attention
 
 
