@@ -30,6 +30,7 @@ from polyclinic.runs import (
     write_bytes,
     write_json,
 )
+from polyclinic.train.reporters import check_reporters
 from polyclinic.upcycle.plan import check_routing, experts_of, sparse_layers
 
 REPORT = "report.html"
@@ -323,6 +324,9 @@ def check(recipe: Recipe) -> None:
     wanted = corpus.wanted_languages(section)
     preset = experts_of(recipe.upcycle)
     check_routing(recipe.upcycle, recipe.train.routing)
+    check_reporters(
+        [*recipe.train.report_to, *(recipe.base.from_scratch.report_to if recipe.base.from_scratch else ())]
+    )
     if recipe.base.from_scratch is not None:
         sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers)
     for code in wanted:

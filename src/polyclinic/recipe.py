@@ -83,6 +83,7 @@ class TrainingSection(Section):
     save_every: Count = Field(50, description="steps between checkpoints")
     keep: Count = Field(2, description="newest checkpoints that stay while it trains")
     log_every: Count = Field(10, description="steps between lines of the log")
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field([], description="curves for these, too")
     threads: Count | None = Field(None, description="CPU threads; all cores when left out")
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from polyclinic.progress import Progress
 from polyclinic.runs import write_bytes
 from polyclinic.train.metrics import ExpertLoads, Families, LanguageLoss, family_losses
 from polyclinic.train.panel import panel
+from polyclinic.train.reporters import Report
 from polyclinic.train.speed import GIGA, Speedometer, peak_memory
 
 LOG = "log.jsonl"
@@ -28,9 +29,10 @@ class Diary(TrainerCallback):
         loads: ExpertLoads,
         speed: Speedometer,
         progress: Progress,
+        report: Report,
     ) -> None:
         self._path, self._language_loss, self._loads = path, language_loss, loads
-        self._families, self._speed, self._progress = families, speed, progress
+        self._families, self._speed, self._progress, self._report = families, speed, progress, report
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock, and cut off lines a killed run wrote after its last checkpoint."""
@@ -53,6 +55,7 @@ class Diary(TrainerCallback):
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self._report(line)
         self._tell(line, state.max_steps)
 
     def _tell(self, line: dict[str, Any], steps: int) -> None:

@@ -20,6 +20,7 @@ from polyclinic.train import checkpoint
 from polyclinic.train.diary import LOG, Diary
 from polyclinic.train.metrics import ExpertLoads, Families, LanguageLoss
 from polyclinic.train.packs import Packs
+from polyclinic.train.reporters import check_reporters, reporting
 from polyclinic.train.schedule import steps_of
 from polyclinic.train.speed import Speedometer
 from polyclinic.train.stop import check_space, memory_errors, stopping
@@ -53,7 +54,7 @@ def fit(
     loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages, experts)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     speed = Speedometer(model, packs.pack_tokens, step_tokens, dtype)
-    diary = Diary(folder / LOG, Families(packs.expert_of, names), language_loss, loads, speed, progress)
+    check_reporters(settings.report_to)
     arguments = _arguments(settings, steps, folder, seed)
     resume = _resume_point(folder / CHECKPOINTS, progress)
     check_space(folder, model, settings.keep)
@@ -61,7 +62,10 @@ def fit(
         stopping(progress.say) as stop,
         memory_errors("train"),
         _attached(model, mixture, loads, len(packs.languages)) as balancing,
+        reporting(settings.report_to if arguments.process_index == 0 else (), folder, resume) as report,
     ):
+        families = Families(packs.expert_of, names)
+        diary = Diary(folder / LOG, families, language_loss, loads, speed, progress, report)
         values = {"model": model, "args": arguments, "callbacks": [diary, stop]}
         trainer = StrictTrainer(packs, settings, language_loss, balancing, **values)
         trainer.remove_callback(PrinterCallback)
