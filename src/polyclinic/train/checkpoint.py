@@ -21,6 +21,7 @@ from polyclinic.errors import CheckpointError, DiskError
 from polyclinic.runs import damaged, fsync_folder, publish, read_json, seal, write_json
 
 WEIGHTS, OPTIMIZER, RNG, STATE = "model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"
+BEST = "best.json"  # beside the checkpoints: the step with the lowest validation loss
 BIAS = "bias.safetensors"  # of bias balancing, where there is one
 
 
@@ -40,7 +41,7 @@ def save(
     *,
     keep: int = 2,
 ) -> None:
-    """Write one checkpoint, publish it, then delete all but the newest `keep`.
+    """Write one checkpoint, publish it, then delete all but the newest `keep` and the one that BEST names.
 
     Raises DiskError where the disk is full; the checkpoints that are there stay as they are.
     """
@@ -164,6 +165,8 @@ def _as_json(value: Any) -> Any:
 
 
 def _prune(root: Path, keep: int) -> None:
+    best = folder_of(root, read_json(root / BEST)["step"]) if (root / BEST).is_file() else None
     for path in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(path)
+        if path != best:
+            shutil.rmtree(path)
     fsync_folder(root)

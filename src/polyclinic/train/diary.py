@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import TrainerCallback
@@ -18,6 +18,15 @@ from polyclinic.train.speed import GIGA, Speedometer, peak_memory
 LOG = "log.jsonl"
 
 
+class Measured(Protocol):
+    """Losses on other text, measured now and then."""
+
+    seconds: float
+
+    def take(self) -> dict[str, Any]:
+        """Return the newest as part of a line, once; empty where there is none."""
+
+
 class Diary(TrainerCallback):
     """Writes one JSON line per logging step and tells the progress; process zero speaks for all."""
 
@@ -30,9 +39,11 @@ class Diary(TrainerCallback):
         speed: Speedometer,
         progress: Progress,
         report: Report,
+        validation: Measured | None = None,
     ) -> None:
         self._path, self._language_loss, self._loads = path, language_loss, loads
         self._families, self._speed, self._progress, self._report = families, speed, progress, report
+        self._validation = validation
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock, and cut off lines a killed run wrote after its last checkpoint."""
@@ -66,6 +77,9 @@ class Diary(TrainerCallback):
 
     def _line(self, step: int, logs: dict[str, float]) -> dict[str, Any]:
         languages = self._language_loss.take()
+        validated: dict[str, Any] = {}
+        if self._validation is not None and (validated := self._validation.take()):
+            self._speed.skip(self._validation.seconds)
         memory = over_processes(torch.tensor(peak_memory(), dtype=torch.float64), largest=True).item()
         return {
             "step": step,
@@ -75,6 +89,7 @@ class Diary(TrainerCallback):
             "languages": languages,
             "families": family_losses(languages, self._families.expert_of),
             **self._loads.take(),
+            **validated,
             "machine": {**self._speed.read(step), "memory_gb": round(memory / GIGA, 3)},
         }
 

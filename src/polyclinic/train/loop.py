@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from polyclinic.errors import DataError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
@@ -25,6 +26,7 @@ from polyclinic.train.schedule import steps_of
 from polyclinic.train.speed import Speedometer
 from polyclinic.train.stop import check_space, memory_errors, stopping
 from polyclinic.train.trainer import CHECKPOINTS, Balancing, StrictTrainer
+from polyclinic.train.validate import Validation
 
 
 def fit(
@@ -36,12 +38,13 @@ def fit(
     progress: Progress,
     *,
     names: Sequence[str] = (),
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Train a model in place as long as the settings say; a mixture has its routing attached while it runs.
 
     `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
     goes on from the newest good one and ends with the same weights. `names` are those of the
-    families by expert, for who watches.
+    families by expert, for who watches; `validation` holds the packs that `validate_every` is for.
     """
     quiet()
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
@@ -57,7 +60,8 @@ def fit(
     check_reporters(settings.report_to)
     arguments = _arguments(settings, steps, folder, seed)
     resume = _resume_point(folder / CHECKPOINTS, progress)
-    check_space(folder, model, settings.keep)
+    check_space(folder, model, settings.keep + settings.keep_best)
+    validating = _validation(validation, settings, folder, progress)
     with (
         stopping(progress.say) as stop,
         memory_errors("train"),
@@ -65,12 +69,22 @@ def fit(
         reporting(settings.report_to if arguments.process_index == 0 else (), folder, resume) as report,
     ):
         families = Families(packs.expert_of, names)
-        diary = Diary(folder / LOG, families, language_loss, loads, speed, progress, report)
-        values = {"model": model, "args": arguments, "callbacks": [diary, stop]}
+        diary = Diary(folder / LOG, families, language_loss, loads, speed, progress, report, validating)
+        values = {"model": model, "args": arguments, "callbacks": [*([validating] if validating else []), diary, stop]}
         trainer = StrictTrainer(packs, settings, language_loss, balancing, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume)}
+        best = validating.load_best(model) if validating and settings.keep_best else {}
+    return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume), **best}
+
+
+def _validation(packs: Path | None, settings: TrainingSection, folder: Path, progress: Progress) -> Validation | None:
+    """Return what measures the held-out loss, where the settings ask for it."""
+    if settings.validate_every is None:
+        return None
+    if packs is None:
+        raise DataError("train", "validate_every is set and no validation text given", "set corpus.validation")
+    return Validation(Packs(packs), settings, folder, progress.say)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from polyclinic import figures
 from polyclinic.markup import Fragment, details, figure, number, table
 
 LEAD = "Loss is how surprised the model is by the next token, in nats; lower is better. Each family has its own line."
+VALIDATED = " Validation is the plain mean over languages, on text set aside, routed as a user would get it."
 MOST_LAYERS = 6  # whose loads are drawn
 SMOOTH = 0.6  # weight of the past in the running mean that is drawn
 
@@ -41,14 +42,16 @@ def fragment(folder: Path, families: Mapping[str, Any]) -> Fragment:
     """Return the section for a training step."""
     log = read_log(folder)
     names = [f["name"] for f in families["families"]]
-    curve = figures.lines({"all": of(log, "loss")}, "step", "loss")
+    curves = {"training": of(log, "loss"), "validation": of(log, "validation", "macro")}
+    curve = figures.lines({name: points for name, points in curves.items() if points}, "step", "loss")
     family = figures.lines(by_family(log, families["expert_of"], names), "step", "loss")
     last: dict[str, Any] = {}
     for line in log:
         last |= line["languages"]
     rows = [[code, number(v["loss"]), f"{v['tokens']:,}"] for code, v in sorted(last.items())]
     machine = sorted((line["machine"] for line in log), key=lambda one: float(one["tokens_per_second"]))[len(log) // 2]
-    html = figure(curve, f"Training loss of the mixture. Median speed {machine['tokens_per_second']:,.0f} tokens/s.")
+    caption = f"Training loss of the mixture. Median speed {machine['tokens_per_second']:,.0f} tokens/s."
+    html = figure(curve, caption + VALIDATED * bool(curves["validation"]))
     html += figure(family, "The same per family (running mean).")
     html += details("Step by step", "".join(figure(*one) for one in course(log, names)))
     return Fragment(

@@ -18,17 +18,30 @@ from polyclinic.train.loop import fit, quiet
 
 
 def train_base(
-    section: ScratchSection, tokenizer: Path, packs: Path, pack_tokens: int, folder: Path, seed: int, progress: Progress
+    section: ScratchSection,
+    tokenizer: Path,
+    packs: Path,
+    pack_tokens: int,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Train a small dense model from nothing and save it as a stock checkpoint."""
     vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     model = new_model(section, vocabulary, pack_tokens, seed)
-    facts = fit(model, packs, section, folder, seed, progress)
+    facts = fit(model, packs, section, folder, seed, progress, validation=validation)
     return {**facts, **_save(model, tokenizer, folder)}
 
 
 def train_mixture(
-    section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
+    section: MoeTrainingSection,
+    checkpoint: Path,
+    packs: Path,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Train an upcycled checkpoint with its family experts and save it as a stock checkpoint.
 
@@ -36,7 +49,9 @@ def train_mixture(
     """
     quiet()
     families = read_families(checkpoint)
-    _check_packs(packs, checkpoint, families["expert_of"])
+    for each in (packs, validation):
+        if each is not None:
+            _check_packs(each, checkpoint, families["expert_of"])
     made = families.get("made", {})
     alike = made.get("router_init") == "zero" and not made.get("noise") and not made.get("reinit")
     if alike and "trained_with" not in families and section.routing == "topk":
@@ -44,7 +59,7 @@ def train_mixture(
         raise CheckpointError(checkpoint, what, "train with routing hybrid, or build it with noise")
     model = load_model(checkpoint)
     names = [family["name"] for family in families["families"]]
-    facts = fit(model, packs, section, folder, seed, progress, names=names)
+    facts = fit(model, packs, section, folder, seed, progress, names=names, validation=validation)
     facts |= _save(model, checkpoint, folder)
     write_families(folder, {**families, "trained_with": section.routing})
     return facts
