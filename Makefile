@@ -21,7 +21,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: make: Python 3.11 or newer is needed; name it with PYTHON=..."; exit 6; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "error: make: no venv module; install python3-venv"; exit 6; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,report,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,evaluate,report,tensorboard,dev]'
 	@touch $@
 
 demo: install

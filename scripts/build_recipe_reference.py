@@ -91,6 +91,8 @@ def kind(schema: Mapping[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
         items = "list of entries" if "$ref" in schema["items"] else "list of text"
+        if "enum" in schema["items"]:
+            items = "list of " + kind(schema["items"]).replace(" or ", ", ")
         return items + (f", at least {schema['minItems']}" if "minItems" in schema else "")
     if "pattern" in schema:
         return f"text, `{schema['pattern']}`"

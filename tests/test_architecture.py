@@ -37,7 +37,7 @@ ALLOWED = {
     "page": FLOOR | {"corpus"},
     "summary": FLOOR | STAGES | {"page"},
     "journey": FLOOR | STAGES | {"moe", "summary"},
-    "console": set(),
+    "console": {"progress"},
     "arguments": {"errors"},
     "listing": {"families", "languages"},
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing"},

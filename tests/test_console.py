@@ -5,8 +5,10 @@ import time
 from contextlib import suppress
 
 import pytest
+from rich.console import Console
 
-from polyclinic.console import BAR, PLAIN_SECONDS, ConsoleProgress
+from polyclinic.console import BAR, END, ISOLATE, PLAIN_SECONDS, ConsoleProgress
+from polyclinic.progress import Panel
 
 HOSTILE = "[/x/y] [bold] [#f00]a[/] :smile: \\[b] 100%"
 
@@ -93,3 +95,62 @@ def test_a_long_line_in_a_pipe_is_not_broken() -> None:
     out = io.StringIO()
     ConsoleProgress(out).say("word " * 99)
     assert len(out.getvalue().splitlines()) == 1
+
+
+PANEL = Panel(
+    [("step", "1,200"), ("loss", "3.21")],
+    ("expert", "loss", "family"),
+    [["0", "2.9", "Germanic"], ["1", "10.25", "العربية"], ["2", "3.1", "भारतीय [b]"], ["3", "-", "中文"]],
+)
+
+
+def test_figures_stand_under_the_live_line_until_the_stage_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    progress = ConsoleProgress(io.StringIO())
+    progress.stage("train", "training")
+    progress.show(PANEL)
+    progress.advance(3, 4, "a note")
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(progress._live.get_renderable())
+    first, head, titles, *rows = console.export_text().splitlines()
+    assert first.rstrip().endswith("3/4")  # the note says nothing that the figures do not
+    assert head.split() == ["step", "1,200", "loss", "3.21"]
+    assert titles.split() == ["expert", "loss", "family"]
+    plain = [row.replace(ISOLATE, "").replace(END, "").split(maxsplit=2) for row in rows]
+    assert [[cell.strip() for cell in row] for row in plain] == PANEL.rows
+    ends = {row.index(cells[1]) + len(cells[1]) for row, cells in zip(rows, PANEL.rows, strict=True)}
+    assert len(ends) == 1  # numbers end below each other
+    assert [row.count(ISOLATE) for row in rows] == [0, 1, 1, 1]
+    progress.stage("next", "another")
+    console.print(progress._live.get_renderable())
+    assert console.export_text().strip() == "next       another"
+    progress.close()
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_nothing_live_is_wider_than_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a terminal breaks by itself is drawn again below with every refresh."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    progress = ConsoleProgress(io.StringIO())
+    progress.stage("train", "training " * 20)
+    console = Console(file=io.StringIO(), width=width, record=True)
+    for step in range(2):
+        progress.advance(step, 4, "a note " * 20)
+        console.print(progress._live.get_renderable(), crop=False)
+        progress.show(PANEL._replace(figures=[("figure", "1 GB")] * 9))
+    assert not progress._console.soft_wrap
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert max(map(len, lines)) <= width
+    assert sum(line.count("figure") for line in lines) == 9
+    progress.close()
+
+
+def test_figures_are_not_for_pipes() -> None:
+    out = io.StringIO()
+    progress = ConsoleProgress(out)
+    progress.stage("train", "training")
+    progress.show(PANEL)
+    assert out.getvalue() == "train      training\n"

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from polyclinic.figures import COLOURS, INK, lines
+from polyclinic.figures import COLOURS, INK, grid, lines
 
 SVG = "{http://www.w3.org/2000/svg}"
 SERIES = {"base": [(0, 4.0), (1, 3.0), (2, 2.5)], "mixture & <more>": [(0, 4.0), (1, 2.0), (2, 1.0)]}
@@ -64,3 +64,34 @@ def test_the_same_series_give_the_same_bytes() -> None:
 
 def test_a_chart_of_nothing_is_still_a_chart() -> None:
     assert parse(lines({}, "x", "y")).tag == f"{SVG}svg"
+
+
+def areas(svg: str, colour: str) -> list[list[tuple[float, float]]]:
+    """Return the outlines of the areas of a colour, one a chart."""
+    filled = (e for e in parse(svg).iter(f"{SVG}path") if f"fill: {colour.lower()}" in e.get("style", ""))
+    paths = [
+        [(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)]
+        for path in (e.get("d", "") for e in filled)
+    ]
+    return [path for path in paths if len(path) >= 6]  # a legend's is a box
+
+
+def test_stacked_areas_stand_on_each_other_and_fill_the_chart() -> None:
+    shares = {"a": [(1, 0.25), (2, 0.5), (3, 0.75)], "עברית": [(1, 0.75), (2, 0.5), (3, 0.25)]}
+    svg = grid({"layer 1": shares, "layer 2": shares, "layer 3": shares}, "step", stacked=True)
+    lower, upper = (areas(svg, colour) for colour in COLOURS[:2])
+    assert len(lower) == len(upper) == 3
+    for low, high in zip(lower, upper, strict=True):
+        bottom, top = max(y for _, y in low), min(y for _, y in high)  # down is positive in SVG
+        height = bottom - top
+        assert {round((bottom - y) / height, 2) for _, y in low} == {0.0, 0.25, 0.5, 0.75}
+        assert {round((bottom - y) / height, 2) for _, y in high} == {0.25, 0.5, 0.75, 1.0}
+    written = ["".join(element.itertext()).strip() for element in parse(svg).iter(f"{SVG}text")]
+    assert written.count("עברית") == written.count("layer 3") == 1  # one legend for all charts
+
+
+def test_a_name_has_one_look_in_every_chart() -> None:
+    points = [(0, 1), (1, 2)]
+    svg = grid({"one": {"x": points, "y": points}, "two": {"y": points}}, "step")
+    drawn = [COLOURS.index(c.upper()) for c in re.findall(r"stroke: (#\w{6})", svg) if c.upper() in COLOURS]
+    assert sorted(drawn) == [0, 0, 1, 1, 1]  # each once in the legend, x in one chart and y in two

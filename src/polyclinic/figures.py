@@ -1,5 +1,6 @@
-"""Line charts as inline SVG, drawn by matplotlib, in the colours of the page around them."""
+"""Charts as inline SVG, drawn by matplotlib, in the colours of the page around them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -7,31 +8,76 @@ from typing import Any
 INK = "#010203"  # stands for the page's text colour, light or dark
 # Okabe and Ito's palette, safe for the common kinds of colour blindness (https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+DASHES = ("-", "--", "-.", ":")
 Points = Sequence[tuple[float, float]]
 
 
 def lines(series: Mapping[str, Points], x: str, y: str, marks: bool = False) -> str:
     """Return a line chart; series are told apart by colour, dash and label."""
+    return grid({y: series}, x, marks=marks)
+
+
+def grid(
+    charts: Mapping[str, Mapping[str, Points]], x: str, *, marks: bool = False, stacked: bool = False, columns: int = 2
+) -> str:
+    """Return several charts side by side, y -> series, with one legend; a name has one look in all of them.
+
+    `stacked` lays the series on each other as areas; they must share their points' x.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    dashes = ("-", "--", "-.", ":")
-    with mpl.rc_context(_style()):
-        drawing = Figure(figsize=(7, 2.9), layout="constrained")
-        axes = drawing.subplots()
-        for i, (name, points) in enumerate(series.items()):
-            style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "linestyle": dashes[i % len(dashes)]}
-            axes.plot([p[0] for p in points], [p[1] for p in points], label=name, marker="o" if marks else "", **style)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        if len(series) > 1:
-            drawing.legend(loc="outside right upper", frameon=False, fontsize=8)
+    names = list(dict.fromkeys(name for series in charts.values() for name in series))
+    looks = {name: _look(i, stacked) for i, name in enumerate(names)}
+    columns = min(columns, len(charts))
+    rows = -(-len(charts) // columns)
+    with mpl.rc_context(_style()), warnings.catch_warnings():
+        # Signs that matplotlib's own font lacks: the browser has fonts, the text stays text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        drawing = Figure(figsize=(7, 2.9 if rows == columns == 1 else 1.9 * rows), layout="constrained")
+        places = drawing.subplots(rows, columns, squeeze=False).flat
+        for axes, (y, series) in zip(places, charts.items(), strict=False):
+            _draw(axes, series, looks, "o" if marks else "", stacked)
+            axes.set_xlabel(x)
+            axes.set_ylabel(y)
+        for axes in list(places)[len(charts) :]:
+            axes.set_visible(False)
+        if len(names) > 1:
+            shown = {
+                label: handle
+                for axes in drawing.axes
+                for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+            }
+            drawing.legend(shown.values(), shown, loc="outside right upper", frameon=False, fontsize=8)
         out = StringIO()
         drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
+
+
+def _look(number: int, area: bool) -> dict[str, Any]:
+    """Return the look of a series by its number: colour, and dash or shade where colours come again."""
+    colour, again = COLOURS[number % len(COLOURS)], number // len(COLOURS)
+    if area:
+        return {"color": colour, "alpha": (0.9, 0.5, 0.25)[again % 3], "linewidth": 0}
+    return {"color": colour, "linestyle": DASHES[number % len(DASHES)]}
+
+
+def _draw(axes: Any, series: Mapping[str, Points], looks: Mapping[str, Any], marker: str, stacked: bool) -> None:
+    below: list[float] = []
+    for name, points in series.items():
+        xs, ys = [p[0] for p in points], [p[1] for p in points]
+        if not stacked:
+            axes.plot(xs, ys, label=name, marker=marker, **looks[name])
+            continue
+        below = below or [0.0] * len(xs)
+        above = [low + y for low, y in zip(below, ys, strict=True)]
+        axes.fill([*xs, *reversed(xs)], [*below, *reversed(above)], label=name, **looks[name])
+        below = above
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if stacked:
+        axes.margins(0)
 
 
 def _style() -> Any:

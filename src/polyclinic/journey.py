@@ -18,7 +18,7 @@ from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
-from polyclinic.recipe import Recipe
+from polyclinic.recipe import Recipe, TrainingSection
 from polyclinic.records import Question
 from polyclinic.runs import (
     MANIFEST,
@@ -31,6 +31,7 @@ from polyclinic.runs import (
     write_json,
 )
 from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
+from polyclinic.train.reporters import check_reporters
 from polyclinic.upcycle.plan import check_routing, experts_of, sparse_layers
 
 REPORT = "report.html"
@@ -156,12 +157,13 @@ class Journey:
     def _documents(self, split: str) -> Iterator[Any]:
         return (d for d in corpus.read_documents(self._folder("corpus")) if d.split == split)
 
-    def pack(self, name: str, loss_on: packing.LossOn) -> None:
-        """Tokenise and pack the training documents."""
+    def pack(self, name: str, loss_on: packing.LossOn, split: str = "train") -> None:
+        """Tokenise and pack the documents of a split."""
         section = self._recipe.corpus
         key = {
             "pack_tokens": section.pack_tokens,
             "loss_on": loss_on,
+            "split": split,
             "families": _preset_facts(self._preset),
             **self._key("corpus", "tokenizer"),
         }
@@ -170,15 +172,25 @@ class Journey:
             tokenizer, specials = packing.load_tokenizer(self._folder("tokenizer"))
             options = packing.Packing(section.pack_tokens, loss_on, self._recipe.seed)
             return packing.pack(
-                self._documents("train"), tokenizer, specials, self._preset.expert_of, folder, options, self._progress
+                self._documents(split), tokenizer, specials, self._preset.expert_of, folder, options, self._progress
             )
 
         self._step(name, "cutting text into packs", key, work)
 
+    def _validation(self, section: TrainingSection | None, name: str, loss_on: packing.LossOn) -> list[str]:
+        """Pack the validation text as `name` was, where a training asks for it; returns the step's name, if any."""
+        if section is None or section.validate_every is None:
+            return []
+        step = f"{name}-validation"
+        if step not in self._names:
+            self.pack(step, loss_on, "validation")
+        return [step]
+
     def base(self) -> None:
         """Train the dense parent, or note where it lies."""
         section = self._recipe.base
-        key = {"base": section.model_dump(), "parent": self._parent_key, **self._key("packed", "tokenizer")}
+        aside = self._validation(section.from_scratch, "packed", "all")
+        key = {"base": section.model_dump(), "parent": self._parent_key, **self._key("packed", "tokenizer", *aside)}
 
         def work(folder: Path) -> Mapping[str, Any]:
             parent = self._parent()
@@ -190,7 +202,8 @@ class Journey:
 
             paths = (self._folder("tokenizer"), self._folder("packed"))
             length = self._recipe.corpus.pack_tokens
-            return train_base(section.from_scratch, *paths, length, folder, self._recipe.seed, self._progress)
+            held = self._folder(aside[0]) if aside else None
+            return train_base(section.from_scratch, *paths, length, folder, self._recipe.seed, self._progress, held)
 
         self._step("base", "training the dense base", key, work)
 
@@ -227,16 +240,17 @@ class Journey:
         if section.loss_on != "all":
             name = "packed-answers"
             self.pack(name, section.loss_on)
+        aside = self._validation(section, name, section.loss_on)
 
         def work(folder: Path) -> Mapping[str, Any]:
             from polyclinic.train.run import train_mixture
 
             paths = (self._folder("upcycle"), self._folder(name))
-            return train_mixture(section, *paths, folder, self._recipe.seed, self._progress)
+            held = self._folder(aside[0]) if aside else None
+            return train_mixture(section, *paths, folder, self._recipe.seed, self._progress, held)
 
-        self._step(
-            "train", "training the family experts", {"train": section.model_dump(), **self._key("upcycle", name)}, work
-        )
+        key = {"train": section.model_dump(), **self._key("upcycle", name, *aside)}
+        self._step("train", "training the family experts", key, work)
 
     def analyse(self) -> None:
         """Route held-out text through the trained mixture."""
@@ -324,6 +338,9 @@ def check(recipe: Recipe) -> None:
     wanted = corpus.wanted_languages(section)
     preset = experts_of(recipe.upcycle)
     check_routing(recipe.upcycle, recipe.train.routing)
+    check_reporters(
+        [*recipe.train.report_to, *(recipe.base.from_scratch.report_to if recipe.base.from_scratch else ())]
+    )
     if recipe.base.from_scratch is not None:
         sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers)
     expert_of = {code: preset.expert_of(code) for code in wanted}

@@ -62,6 +62,7 @@ class CorpusSection(Section):
     texts: list[Source] = Field(min_length=1, description="training and held-out text")
     exams: list[Source] = Field([], description="multiple-choice questions, never trained on")
     held_out: Fraction = Field(0.05, description="share of documents kept from training, by group")
+    validation: Fraction = Field(0.0, description="share of training text kept for validate_every, by group")
     check_language: Literal["drop", "report"] = Field("drop", description="text in another language")
     workers: Count = Field(1, description="processes; output bytes do not depend on it")
     pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
@@ -88,12 +89,17 @@ class TrainingSection(Section):
     save_every: Count = Field(50, description="steps between checkpoints")
     keep: Count = Field(2, description="newest checkpoints that stay while it trains")
     log_every: Count = Field(10, description="steps between lines of the log")
+    validate_every: Count | None = Field(None, description="steps between losses on corpus.validation")
+    keep_best: bool = Field(False, description="publish the step with the lowest such loss, not the last")
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field([], description="curves for these, too")
     threads: Count | None = Field(None, description="CPU threads; all cores when left out")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if [self.steps, self.tokens, self.epochs].count(None) != 2:  # noqa: PLR2004 - one of three is given
             raise ValueError("give exactly one of steps, tokens, epochs")
+        if self.keep_best and self.validate_every is None:
+            raise ValueError("keep_best needs validate_every")
         if self.steps is not None and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} leaves none of {self.steps} steps for the rest")
         return self
@@ -257,6 +263,9 @@ class Recipe(Section):
     def _base_can_be_upcycled(self) -> Self:
         """Refuse now what would fail only once the base is trained."""
         scratch = self.base.from_scratch
+        loops = [self.train] if scratch is None else [self.train, scratch]
+        if not self.corpus.validation and any(loop.validate_every for loop in loops):
+            raise ValueError("validate_every needs text: give corpus.validation a share")
         if scratch is not None and self.upcycle.shared_expert != "none":
             raise ValueError("a base trained here becomes qwen3_moe, which has no shared expert")
         if scratch is not None and (scratch.hidden_size % ALIGNED or scratch.intermediate_size % ALIGNED):

@@ -52,7 +52,7 @@ def result(out: Path) -> dict[str, object]:
     names = ("tokenizer/tokenizer.json", "base/model.safetensors", "train/model.safetensors")
     found: dict[str, object] = {n: hashlib.sha256((out / n).read_bytes()).hexdigest() for n in names}
     for step in ("base", "train"):
-        found[step] = [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read_log(out / step)]
+        found[step] = [{k: v for k, v in line.items() if k != "machine"} for line in read_log(out / step)]
     return found
 
 

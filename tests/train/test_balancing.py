@@ -55,7 +55,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def without_speed(folder: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in read_log(folder)]
+    return [{k: v for k, v in line.items() if k != "machine"} for line in read_log(folder)]
 
 
 def picks(model: Any, tokens: torch.Tensor) -> list[torch.Tensor]:

@@ -90,7 +90,9 @@ def test_shared_experts_belong_to_the_sparse_part_alone(
 def test_what_is_frozen_has_no_state_in_a_checkpoint(mixtures: dict[str, Path], packed: Path, tmp_path: Path) -> None:
     fitted(mixtures["qwen3"], packed, tmp_path, trains="router")
     newest = max((tmp_path / CHECKPOINTS).glob("step-*"))
-    moments = {n: t.shape for n, t in load_file(newest / "optimizer-00000.safetensors").items() if n.endswith("exp_avg")}
+    moments = {
+        n: t.shape for n, t in load_file(newest / "optimizer-00000.safetensors").items() if n.endswith("exp_avg")
+    }
     assert list(moments.values()) == [(7, 32), (7, 32)]
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from polyclinic.corpus import readers, starter
 from polyclinic.corpus.card import write_card
-from polyclinic.corpus.dedup import fingerprint, is_held_out
+from polyclinic.corpus.dedup import fingerprint, is_held_out, is_validation
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.normalise import clean_question, normalise
 from polyclinic.corpus.tables import DOCUMENTS, QUESTIONS, batches, read_rows, write_table
@@ -187,12 +187,17 @@ def _merge(shards: list[Shard], section: CorpusSection, folder: Path, tally: Tal
                     tally.counts[f"dropped: {reason}"] += 1
                     continue
                 taken[shard.input.number, document.language] += 1
-                held_out = is_held_out(document.group, section.held_out)
-                split = document.split or ("held_out" if held_out else "train")
-                yield replace(document, split=split).row()
+                yield replace(document, split=_split(document, section)).row()
 
         kept += write_table(folder / f"{shard.input.name}.parquet", DOCUMENTS, rows())
     return kept
+
+
+def _split(document: Document, section: CorpusSection) -> str:
+    """Return where a document goes: as its source says, or by its group; validation comes out of training alone."""
+    held_out = is_held_out(document.group, section.held_out)
+    split = document.split or ("held_out" if held_out else "train")
+    return "validation" if split == "train" and is_validation(document.group, section.validation) else split
 
 
 def _reason(document: Document, shard: Shard, seen: set[bytes], taken: Counter[tuple[int, str]]) -> str | None:

@@ -50,25 +50,37 @@ def as_markdown(card: dict[str, Any]) -> str:
     lines = ["# Data card", "", f"{card['rows_in']} rows read.", ""]
     lines += [f"{SOURCE}: {NOTICE}", ""] if any(s["source"] == SOURCE for s in card["sources"]) else []
     lines += ["## Languages", ""]
-    lines += ["| code | language | train | held out | characters | questions |", "|---|---|---|---|---|---|"]
+    splits = splits_of(card)
+    heads = [split.replace("_", " ") for split in splits]
+    lines += _head(["code", "language", *heads, "characters", "questions"])
     for code, row in card["languages"].items():
         cells = [
             code,
             language(code).name,
-            *(str(row.get(k, 0)) for k in ("train", "held_out", "characters", "questions")),
+            *(str(row.get(k, 0)) for k in (*splits, "characters", "questions")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "## Sources", "", "| source | licence | train | held out | questions |", "|---|---|---|---|---|"]
+    lines += ["", "## Sources", "", *_head(["source", "licence", *heads, "questions"])]
     for row in card["sources"]:
         cells = [
             _cell(row["source"]),
             _cell(row["licence"]),
-            *(str(row.get(k, 0)) for k in ("train", "held_out", "questions")),
+            *(str(row.get(k, 0)) for k in (*splits, "questions")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Dropped, changed and not checked", ""]
     lines += [f"- {reason}: {n}" for reason, n in card["counts"].items()] or ["- nothing"]
     return "\n".join(lines) + "\n"
+
+
+def splits_of(card: dict[str, Any]) -> list[str]:
+    """Return the splits that a card counts; validation only where some text was set aside for it."""
+    aside = any("validation" in row for row in card["languages"].values())
+    return ["train", *(["validation"] if aside else []), "held_out"]
+
+
+def _head(names: list[str]) -> list[str]:
+    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
 
 
 def _cell(text: str) -> str:

@@ -14,5 +14,14 @@ def fingerprint(document: Document) -> bytes:
 
 def is_held_out(group: str, share: float) -> bool:
     """Decide by a hash of the group, so that all translations of one text go the same way."""
-    first = hashlib.sha256(group.encode()).digest()[:8]
-    return int.from_bytes(first, "big") < share * 2**64
+    return _point(group) < share
+
+
+def is_validation(group: str, share: float) -> bool:
+    """Decide the same for training text that is kept for validation; the two choices know nothing of each other."""
+    return _point(f"validation\n{group}") < share
+
+
+def _point(text: str) -> float:
+    """Return a number from 0 to 1 that a text has for ever."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

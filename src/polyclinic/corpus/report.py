@@ -3,6 +3,7 @@
 from html import escape
 from pathlib import Path
 
+from polyclinic.corpus.card import splits_of
 from polyclinic.corpus.starter import NOTICE, SOURCE
 from polyclinic.markup import Fragment, details, number, table
 from polyclinic.runs import read_json
@@ -13,21 +14,23 @@ LEAD = "What the model learned from and was asked, where it comes from, and what
 def fragment(folder: Path) -> Fragment:
     """Return the section for a built corpus."""
     card = read_json(folder / "card.json")
+    splits = splits_of(card)
+    heads = [split.replace("_", " ") for split in splits]
     sources = table(
-        ["source", "licence", "train", "held out", "questions"],
+        ["source", "licence", *heads, "questions"],
         [
             [
                 escape(s["source"]),
                 escape(s["licence"]),
-                *(f"{s.get(k, 0):,}" for k in ("train", "held_out", "questions")),
+                *(f"{s.get(k, 0):,}" for k in (*splits, "questions")),
             ]
             for s in card["sources"]
         ],
         text_columns=2,
     )
-    keys = ("train", "held_out", "characters", "questions")
+    keys = (*splits, "characters", "questions")
     languages = table(
-        ["language", "train", "held out", "characters", "questions"],
+        ["language", *heads, "characters", "questions"],
         [[code, *(f"{row.get(k, 0):,}" for k in keys)] for code, row in card["languages"].items()],
     )
     counts = table(["what happened", "rows"], [[escape(k), f"{v:,}"] for k, v in card["counts"].items()])

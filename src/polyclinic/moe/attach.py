@@ -170,7 +170,7 @@ def _guide(
     counted_T = _counted(tokens, counted, groups, mask).flatten()
     strengths, bias_LE = balance.of_one_layer(switch.num_layers), balance.bias_LE
     bias_LE = None if bias_LE is None else bias_LE.to(tokens.device)
-    recording = Recording(balance.loads, None if groups is None else groups.flatten())
+    recording = Recording(balance.loads, None if groups is None else groups.flatten(), balance.routers)
     return args, {**kwargs, GUIDANCE: Guidance(family_T, alone, counted_T, strengths, bias_LE, recording)}
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from polyclinic.moe.watch import RouterWatch, over_processes
 
 
 def load_balance_loss(probs_TE: Tensor, experts_TK: Tensor, counted_T: Tensor) -> Tensor:
@@ -130,21 +131,24 @@ class Loads:
         if not counts:
             return torch.zeros(0, self._num_groups, 0, dtype=torch.long)
         total = torch.stack([count.to(counts[0].device) for count in counts])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(total)
-        return total.cpu()
+        return over_processes(total).cpu()
 
 
 class Recording:
     """Counting of one forward, shut at its end: recomputation must not count again."""
 
-    def __init__(self, loads: Loads, group_T: Tensor | None = None) -> None:
-        self.loads, self.group_T, self.is_open = loads, group_T, True
+    def __init__(self, loads: Loads, group_T: Tensor | None = None, routers: RouterWatch | None = None) -> None:
+        self.loads, self.group_T, self.routers, self.is_open = loads, group_T, routers, True
 
     def add(self, position: int, experts_TK: Tensor, carries_TK: Tensor, experts: int) -> None:
         """Count picks (tokens, picks) of a layer where `carries_TK`."""
         if self.is_open:
             self.loads.add(position, experts_TK, carries_TK, self.group_T, experts)
+
+    def watch(self, position: int, logits_TE: Tensor, probs_TE: Tensor, counted_T: Tensor, top_k: int) -> None:
+        """Note what a layer's router tells of itself."""
+        if self.is_open and self.routers is not None:
+            self.routers.add(position, logits_TE, probs_TE, counted_T, self.group_T, top_k)
 
 
 @dataclass
@@ -159,6 +163,7 @@ class Balance:
     z_loss: float = 0.0
     bias_LE: Tensor | None = None
     loads: Loads = field(default_factory=Loads)
+    routers: RouterWatch = field(default_factory=RouterWatch)
 
     def of_one_layer(self, num_layers: int) -> Strengths | None:
         """Return the coefficients inside one of `num_layers` layers; None where both are 0."""

@@ -129,6 +129,7 @@ class FamilyRouter(nn.Module):
             if guidance.recording is not None:
                 carries_TK = (weights_TK > 0) & counted_T[:, None]
                 guidance.recording.add(self.position, experts_TK, carries_TK, probs_TE.shape[-1])
+                guidance.recording.watch(self.position, logits_TE, probs_TE, counted_T, self.top_k)
         return logits_TE, weights_TK.to(logits_TE.dtype), experts_TK
 
     def _picks(self, probs_TE: Tensor, guidance: Guidance) -> Picks:

@@ -26,6 +26,7 @@ from polyclinic.train import distributed, shards
 from polyclinic.train.shards import Shards, held
 
 STATE, LATEST = "state.json", "latest"
+BEST = "best.json"  # beside the checkpoints: the step with the lowest validation loss
 BIAS = "bias.safetensors"  # of bias balancing, where there is one
 
 
@@ -45,7 +46,9 @@ def save(
     *,
     keep: int = 2,
 ) -> None:
-    """Write one checkpoint, publish it, point `latest` to it, then delete all but the newest `keep`.
+    """Write one checkpoint, publish it, point `latest` to it, then delete older ones.
+
+    The newest `keep` stay, and the one that BEST names.
 
     Raises DiskError where the disk of any process is full; the checkpoints that are there stay.
     """
@@ -251,6 +254,8 @@ def _as_json(value: Any) -> Any:
 
 
 def _prune(root: Path, keep: int) -> None:
+    best = folder_of(root, read_json(root / BEST)["step"]) if (root / BEST).is_file() else None
     for path in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(path)
+        if path != best:
+            shutil.rmtree(path)
     fsync_folder(root)

@@ -91,13 +91,6 @@ def gather(value: Any) -> list[Any]:
     return [json.loads(row[: int(n)].numpy().tobytes()) for row, n in zip(rows, lengths, strict=True)]
 
 
-def total(values: Tensor) -> Tensor:
-    """Return the sum of a CPU tensor over the processes."""
-    if size() > 1:
-        dist.all_reduce(values, group=_CALLS[0])
-    return values
-
-
 def agree(error: PolyclinicError | None) -> None:
     """Let an error of one process be that of all: the first raises it, the others end without a word.
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,22 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from polyclinic.errors import DiskError
+from polyclinic.errors import DataError, DiskError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
 from polyclinic.train import adapters, checkpoint, distributed, parts
-from polyclinic.train.metrics import LOG, Diary, ExpertLoads, LanguageLoss
+from polyclinic.train.diary import LOG, Diary
+from polyclinic.train.metrics import ExpertLoads, Families, LanguageLoss
 from polyclinic.train.packs import Packs
+from polyclinic.train.reporters import check_reporters, reporting
 from polyclinic.train.schedule import steps_of
+from polyclinic.train.speed import Speedometer
 from polyclinic.train.stop import check_space, memory_errors, stopping
 from polyclinic.train.trainer import CHECKPOINTS, Balancing, StrictTrainer
+from polyclinic.train.validate import Validation
 
 
 class _Due(TrainerCallback):
@@ -45,11 +49,16 @@ def fit(
     seed: int,
     progress: Progress,
     expert: int | None = None,
+    *,
+    names: Sequence[str] = (),
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Train a model in place as long as the settings say; a mixture has its routing attached while it runs.
 
     `folder` keeps the log and the checkpoints; with checkpoints of a killed run inside, training
-    goes on from the newest good one and ends with the same weights. With `expert` that one alone trains.
+    goes on from the newest good one and ends with the same weights. With `expert` that one alone
+    trains. `names` are those of the families by expert, for who watches; `validation` holds the
+    packs that `validate_every` is for.
     """
     quiet()
     torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // distributed.size()))
@@ -58,26 +67,45 @@ def fit(
     steps = steps_of(settings, len(packs), packs.pack_tokens)
     step_tokens = settings.batch_packs * settings.accumulate * packs.pack_tokens
     mixture = settings if isinstance(settings, MoeTrainingSection) else None
-    loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages)
-    diary = Diary(folder / LOG, language_loss, loads, step_tokens, progress)
+    experts = [packs.expert_of[code] for code in packs.languages]
+    loads = ExpertLoads(list(routed.sparse_layers(model)) if mixture else [], packs.languages, experts)
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    speed = Speedometer(model, packs.pack_tokens, step_tokens, dtype)
+    check_reporters(settings.report_to)
     arguments = _arguments(settings, steps, folder, seed)
     resume = distributed.gather(_resume_point(folder / CHECKPOINTS, progress) if distributed.leads() else None)[0]
+    validating = _validation(validation, settings, folder, progress)
     with (
         stopping(progress.say) as stop,
         memory_errors("train"),
         _attached(model, mixture, loads, len(packs.languages)) as balancing,
         parts.only(model, mixture, expert) as one_expert,
         adapters.adapted(model, mixture.lora if mixture else None, seed) as trainee,
+        reporting(
+            settings.report_to if distributed.leads() else (), folder, Path(resume) if resume else None
+        ) as report,
     ):
-        distributed.agree(_want_of_space(folder, model, settings.keep))
+        distributed.agree(_want_of_space(folder, model, settings.keep + settings.keep_best))
         if settings.parallel == "fsdp" and distributed.size() > 1:
             distributed.spread(model)
-        due = _Due(settings.save_every)
-        values = {"model": trainee, "args": arguments, "callbacks": [due, stop, diary]}
+        families = Families(packs.expert_of, names)
+        diary = Diary(folder / LOG, families, language_loss, loads, speed, progress, report, validating)
+        watching = [_Due(settings.save_every), *([validating] if validating else []), stop, diary]
+        values = {"model": trainee, "args": arguments, "callbacks": watching}
         trainer = StrictTrainer(packs, settings, language_loss, balancing, one_expert, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=resume)
-    return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume)}
+        best = validating.load_best(trainee) if validating and settings.keep_best else {}
+    return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume), **best}
+
+
+def _validation(packs: Path | None, settings: TrainingSection, folder: Path, progress: Progress) -> Validation | None:
+    """Return what measures the held-out loss, where the settings ask for it."""
+    if settings.validate_every is None:
+        return None
+    if packs is None:
+        raise DataError("train", "validate_every is set and no validation text given", "set corpus.validation")
+    return Validation(Packs(packs), settings, folder, progress.say)
 
 
 @contextmanager
@@ -92,7 +120,7 @@ def _attached(
     # Each batch of a step adds its gradient of these losses whole; the step wants their mean.
     batches = distributed.shared_out(settings.accumulate)
     strengths = (settings.load_balance / batches, settings.z_loss / batches)
-    balance = Balance(*strengths, loads=Loads(num_languages))
+    balance = Balance(*strengths, loads=Loads(num_languages), routers=loads.routers)
     routed.attach(model, routing, balance)
     routers = [r for layer in routed.sparse_layers(model).values() for r in routed.routers_of(layer)]
     trained = [router.weight.requires_grad for router in routers]

@@ -1,19 +1,26 @@
-"""What a training says of itself: sums since the last line, and the lines of `log.jsonl`."""
+"""What a training says of itself: sums since the last line of the log, over all processes."""
 
-import json
-import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
 
-from polyclinic.progress import Progress
-from polyclinic.runs import write_bytes
-from polyclinic.train import distributed
+from polyclinic.moe.watch import RouterWatch, over_processes
 
-LOG = "log.jsonl"
+Rows = dict[str, dict[str, float]]
+
+
+class Families(NamedTuple):
+    """Who is whose: the expert of each language's family, and the names of the families by expert, if known."""
+
+    expert_of: Mapping[str, int]
+    names: Sequence[str] = ()
+
+    def name(self, expert: int) -> str:
+        """Return a family's name, or the codes of its languages."""
+        codes = " ".join(code for code, other in self.expert_of.items() if other == expert)
+        return self.names[expert] if expert < len(self.names) else codes
 
 
 class LanguageLoss:
@@ -29,96 +36,68 @@ class LanguageLoss:
         values = torch.stack([losses.detach()[counted].double().cpu(), torch.ones(len(ids), dtype=torch.float64)], 1)
         self._sums.index_add_(0, ids, values)
 
-    def take(self) -> dict[str, dict[str, float]]:
-        """Return mean loss and tokens of each language seen, and start again."""
+    def take(self) -> Rows:
+        """Return mean loss and tokens of each language seen by any process, and start again."""
+        sums = over_processes(self._sums)
         out = {
             code: {"loss": total / count, "tokens": int(count)}
-            for code, (total, count) in zip(self._languages, distributed.total(self._sums).tolist(), strict=True)
+            for code, (total, count) in zip(self._languages, sums.tolist(), strict=True)
             if count
         }
         self._sums.zero_()
         return out
 
 
-class ExpertLoads:
-    """Picks per sparse layer, language and expert since the last line of the log."""
+def family_losses(languages: Mapping[str, Mapping[str, float]], expert_of: Mapping[str, int]) -> Rows:
+    """Return mean loss and tokens of each family, by the number of its expert; languages count by their tokens."""
+    sums: dict[int, list[float]] = {}
+    for code, row in languages.items():
+        total = sums.setdefault(expert_of[code], [0.0, 0])
+        total[0] += row["loss"] * row["tokens"]
+        total[1] += row["tokens"]
+    return {str(e): {"loss": loss / tokens, "tokens": int(tokens)} for e, (loss, tokens) in sorted(sums.items())}
 
-    def __init__(self, layers: list[int], languages: list[str]) -> None:
-        self._layers, self._languages = layers, languages
+
+def macro(rows: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the mean loss over languages, each counting once."""
+    return sum(row["loss"] for row in rows.values()) / len(rows)
+
+
+class ExpertLoads:
+    """Picks per sparse layer, language and expert since the last line of the log, and what the routers tell.
+
+    `experts`: of each language's family, in the order of `languages`.
+    """
+
+    def __init__(self, layers: list[int], languages: list[str], experts: Sequence[int] = ()) -> None:
+        self._layers, self._languages = [str(layer) for layer in layers], languages
         self._sums: Tensor | None = None
+        self.routers = RouterWatch(list(experts))
 
     def add(self, loads_LGE: Tensor) -> None:
         """Add counts (layers, languages, experts)."""
         self._sums = loads_LGE if self._sums is None else self._sums + loads_LGE
 
     def take(self) -> dict[str, Any]:
-        """Return the shares of the experts by layer, over all and per language, and start again."""
+        """Return the shares of the experts by layer, over all and per language, and the routers' figures."""
+        figures = dict(zip(self._layers, self.routers.take(), strict=False))
         if self._sums is None:
             return {}
         sums_LGE, self._sums = self._sums, None
         seen = [g for g, count in enumerate(sums_LGE.sum((0, 2)).tolist()) if count]
         by_language = {self._languages[g]: self._shares(sums_LGE[:, g]) for g in seen}
-        return {"experts": self._shares(sums_LGE.sum(1)), "language_experts": by_language}
+        return {
+            "experts": self._shares(sums_LGE.sum(1)),
+            "language_experts": by_language,
+            "router_entropy": {layer: one.entropy for layer, one in figures.items()},
+            "z": {layer: one.z for layer, one in figures.items()},
+            "own_expert": {
+                layer: {str(expert): round(share, 4) for expert, share in one.own.items()}
+                for layer, one in figures.items()
+            },
+        }
 
     def _shares(self, loads_LE: Tensor) -> dict[str, list[float]]:
         shares_LE = loads_LE.double() / loads_LE.sum(-1, keepdim=True).clamp(min=1)
         rounded = [[round(share, 4) for share in row] for row in shares_LE.tolist()]
-        return {str(layer): row for layer, row in zip(self._layers, rounded, strict=True)}
-
-
-class Diary(TrainerCallback):
-    """Writes one JSON line per logging step and tells the progress."""
-
-    def __init__(
-        self, path: Path, language_loss: LanguageLoss, loads: ExpertLoads, step_tokens: int, progress: Progress
-    ) -> None:
-        self._path, self._language_loss, self._loads = path, language_loss, loads
-        self._step_tokens, self._progress = step_tokens, progress
-        self._clock, self._step = time.perf_counter(), 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock, and cut off lines a killed run wrote after its last checkpoint."""
-        self._clock, self._step = time.perf_counter(), state.global_step
-        if not state.is_world_process_zero:
-            return
-        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _is_before(line, state.global_step)]
-        write_bytes(self._path, "".join(f"{line}\n" for line in kept).encode())
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        """Log with every checkpoint, the last step included: a resumed run finds no sum half done."""
-        control.should_log |= control.should_save
-        return control
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Write what was logged."""
-        if not logs or "loss" not in logs:
-            return
-        now = time.perf_counter()
-        speed = (state.global_step - self._step) * self._step_tokens / max(now - self._clock, 1e-9)
-        self._clock, self._step = now, state.global_step
-        languages = self._language_loss.take()
-        if not state.is_world_process_zero:
-            self._loads.take()
-            return
-        line = {
-            "step": state.global_step,
-            "loss": logs["loss"],
-            "learning_rate": logs.get("learning_rate"),
-            "gradient_norm": logs.get("grad_norm"),
-            "tokens_per_second": round(speed, 1),
-            "languages": languages,
-            **self._loads.take(),
-        }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        left = (state.max_steps - state.global_step) * self._step_tokens / max(speed, 1e-9)
-        note = f"loss {logs['loss']:.3f}, {speed:,.0f} tokens/s, {left:.0f} s left"
-        self._progress.advance(state.global_step, state.max_steps, note)
-
-
-def _is_before(line: str, step: int) -> bool:
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):
-        return False  # half a line, cut by a kill
+        return dict(zip(self._layers, rounded, strict=True))

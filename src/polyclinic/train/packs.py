@@ -23,6 +23,7 @@ class Packs(Dataset[dict[str, Any]]):
     def __init__(self, folder: Path) -> None:
         facts = read_json(folder / META)
         self.languages: list[str] = facts["languages"]
+        self.expert_of: dict[str, int] = facts["expert_of"]
         self.pack_tokens = length = int(facts["pack_tokens"])
         self._folder = folder
         table = pq.read_table(sorted(folder.glob("packs-*.parquet")), schema=PACKS)

@@ -1,8 +1,8 @@
 """The training steps of a journey: a base from scratch, and the mixture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -19,26 +19,46 @@ from polyclinic.train.choices import check_has_text, check_installed, check_rout
 from polyclinic.train.loop import fit, quiet
 
 
+class Places(NamedTuple):
+    """Where a training finds and leaves things; `source` holds the tokenizer, and a mixture's weights."""
+
+    source: Path
+    packs: Path
+    folder: Path
+    validation: Path | None = None
+
+
 def train_base(
-    section: ScratchSection, tokenizer: Path, packs: Path, pack_tokens: int, folder: Path, seed: int, progress: Progress
+    section: ScratchSection,
+    tokenizer: Path,
+    packs: Path,
+    pack_tokens: int,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Train a small dense model from nothing and save it as a stock checkpoint."""
-    paths = [str(path) for path in (tokenizer, packs, folder)]
-    distributed.tell({"section": section.model_dump(), "paths": paths, "seed": seed, "pack_tokens": pack_tokens})
-    return _base(section, tokenizer, packs, folder, seed, pack_tokens, progress)
+    places = Places(tokenizer, packs, folder, validation)
+    distributed.tell({"section": section.model_dump(), "places": _as_text(places), "seed": seed, "length": pack_tokens})
+    return _base(section, places, seed, pack_tokens, progress)
 
 
-def _base(
-    section: ScratchSection, tokenizer: Path, packs: Path, folder: Path, seed: int, pack_tokens: int, progress: Progress
-) -> dict[str, Any]:
-    vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+def _base(section: ScratchSection, places: Places, seed: int, pack_tokens: int, progress: Progress) -> dict[str, Any]:
+    vocabulary = Tokenizer.from_file(str(places.source / "tokenizer.json"))
     model = new_model(section, vocabulary, pack_tokens, seed)
-    facts = fit(model, packs, section, folder, seed, progress)
-    return {**facts, **_save(model, tokenizer, folder)}
+    facts = fit(model, places.packs, section, places.folder, seed, progress, validation=places.validation)
+    return {**facts, **_save(model, places.source, places.folder)}
 
 
 def train_mixture(
-    section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
+    section: MoeTrainingSection,
+    checkpoint: Path,
+    packs: Path,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    validation: Path | None = None,
 ) -> dict[str, Any]:
     """Train an upcycled checkpoint with its family experts and save it as a stock checkpoint.
 
@@ -47,7 +67,9 @@ def train_mixture(
     quiet()
     check_installed(section)
     families = read_families(checkpoint)
-    _check_packs(packs, checkpoint, families["expert_of"])
+    for each in (packs, validation):
+        if each is not None:
+            _check_packs(each, checkpoint, families["expert_of"])
     made = families.get("made", {})
     alike = made.get("router_init") == "zero" and not made.get("noise") and not made.get("reinit")
     if alike and "trained_with" not in families and section.routing == "topk":
@@ -58,39 +80,41 @@ def train_mixture(
     check_has_text(section, expert, read_json(packs / META)["expert_of"].values())
     config = read_config(checkpoint)
     check_routers_learn(section, config["num_experts_per_tok"], config["norm_topk_prob"])
-    paths = [str(path) for path in (checkpoint, packs, folder)]
-    distributed.tell({"section": section.model_dump(), "paths": paths, "seed": seed, "expert": expert})
-    facts = _mixture(section, checkpoint, packs, folder, seed, progress, expert)
+    names, places = [family["name"] for family in families["families"]], Places(checkpoint, packs, folder, validation)
+    distributed.tell({"section": section.model_dump(), "places": _as_text(places), "seed": seed, "expert": expert})
+    facts = _mixture(section, places, seed, progress, expert, names)
     write_families(folder, {**families, "trained_with": section.routing})
     return facts
 
 
 def _mixture(
     section: MoeTrainingSection,
-    checkpoint: Path,
-    packs: Path,
-    folder: Path,
+    places: Places,
     seed: int,
     progress: Progress,
     expert: int | None,
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    model = load_model(checkpoint)
-    facts = fit(model, packs, section, folder, seed, progress, expert)
-    return {**facts, **_save(model, checkpoint, folder)}
+    model = load_model(places.source)
+    validation = places.validation
+    facts = fit(model, places.packs, section, places.folder, seed, progress, expert, names=names, validation=validation)
+    return {**facts, **_save(model, places.source, places.folder)}
 
 
 def follow() -> None:
     """Take part in every training that the first process leads, until it says that there is none left."""
     quiet()
     while (call := distributed.told()) is not None:
-        source, packs, folder = (Path(path) for path in call["paths"])
-        if "pack_tokens" in call:
-            scratch = ScratchSection(**call["section"])
-            _base(scratch, source, packs, folder, call["seed"], call["pack_tokens"], Silent())
+        source, packs, folder, validation = call["places"]
+        places = Places(Path(source), Path(packs), Path(folder), validation and Path(validation))
+        if "length" in call:
+            _base(ScratchSection(**call["section"]), places, call["seed"], call["length"], Silent())
         else:
-            _mixture(
-                MoeTrainingSection(**call["section"]), source, packs, folder, call["seed"], Silent(), call["expert"]
-            )
+            _mixture(MoeTrainingSection(**call["section"]), places, call["seed"], Silent(), call["expert"])
+
+
+def _as_text(places: Places) -> list[str | None]:
+    return [None if path is None else str(path) for path in places]
 
 
 def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) -> None:
