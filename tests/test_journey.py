@@ -14,11 +14,16 @@ from typing import Any
 import pytest
 
 import small
+from polyclinic.corpus.build import read_documents
+from polyclinic.corpus.pack import RECORDS
+from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError, PolyclinicError, RecipeError
 from polyclinic.journey import Summary, check, run, versions
 from polyclinic.languages import language
 from polyclinic.progress import Silent
 from polyclinic.recipe import Recipe
+from polyclinic.runs import read_json
+from polyclinic.train.report import read_log
 
 STEPS = ["corpus", "tokenizer", "packed", "base", "upcycle", "train", "analyse", "evaluate"]
 LOCK = "run.lock"  # written by every process that holds the folder
@@ -308,3 +313,29 @@ def test_a_base_run_that_is_not_finished_is_refused(walk: tuple[Path, Summary], 
 
 def test_a_good_recipe_passes_the_check() -> None:
     check(small.recipe())
+
+
+def test_text_set_aside_for_validation_is_packed_apart_and_the_best_step_is_named(tmp_path: Path) -> None:
+    """Of the starter corpus, a share of 0.3 sets one topic aside."""
+    given = small.recipe().model_dump(exclude_unset=True)
+    given["corpus"]["validation"] = 0.3
+    given["base"]["from_scratch"]["validate_every"] = 4
+    given["train"] |= {"validate_every": 3, "keep_best": True}
+    out = tmp_path / "run"
+    did = run(small.recipe(**given), out, Silent()).did
+    assert did.count("packed-validation") == 1
+    aside = {d.id for d in read_documents(out / "corpus") if d.split == "validation"}
+    assert len(aside) == len(small.LANGUAGES)
+    packed = {name: {row["id"] for row in read_rows(out / name / RECORDS)} for name in ("packed", "packed-validation")}
+    assert packed["packed-validation"] == aside
+    assert not packed["packed"] & aside
+    for step, steps in (("base", [4, 6]), ("train", [3, 6])):
+        found = [line for line in read_log(out / step) if "validation" in line]
+        assert [line["step"] for line in found] == steps
+        assert all(set(line["validation"]["languages"]) == set(small.LANGUAGES) for line in found)
+    best = read_json(out / "train" / "manifest.json")["facts"]["best"]
+    assert best["macro"] == min(line["validation"]["macro"] for line in found)
+    assert "best" not in read_json(out / "base" / "manifest.json")["facts"]
+    html = (out / "report.html").read_text("utf-8")
+    assert "validation</text>" in html
+    assert "Validation is the plain mean over languages" in html

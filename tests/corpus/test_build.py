@@ -161,6 +161,31 @@ def test_translations_are_held_out_together_and_the_share_is_near_the_one_asked(
     assert abs(held_out - share * num_groups) < 5 * sqrt(share * (1 - share) * num_groups)
 
 
+def test_validation_comes_out_of_training_alone_and_group_by_group(
+    tmp_path: Path, section: Section, write_records: Write
+) -> None:
+    num_groups, share = 1500, 0.2
+    for code in ("en", "ru"):
+        found = [
+            {"id": f"{code}{i}", "language": code, "text": f"t{i}", "parallel_id": f"g{i}"} for i in range(num_groups)
+        ]
+        write_records(tmp_path / f"in/{code}.jsonl", found)
+    made = {}
+    for validation in (0.0, share):
+        settings = {"languages": ["en", "ru"], "held_out": 0.3, "validation": validation}
+        _, documents = built(section({"path": "*"}, **settings), tmp_path / f"out{validation}")
+        made[validation] = {d.id: (d.group, d.split) for d in documents}
+    before, after = made[0.0], made[share]
+    assert {split for _, split in before.values()} == {"train", "held_out"}
+    moved = {record for record in before if before[record] != after[record]}
+    assert {before[record][1] for record in moved} == {"train"}
+    assert {after[record][1] for record in moved} == {"validation"}
+    groups = {before[record][0] for record in moved}
+    assert moved == {record for record, (group, split) in before.items() if group in groups}
+    trained = len({group for group, split in before.values() if split == "train"})
+    assert abs(len(groups) - share * trained) < 5 * sqrt(share * (1 - share) * trained)
+
+
 def test_a_cap_counts_a_language_over_all_files_of_a_source(
     tmp_path: Path, section: Section, write_records: Write
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.corpus.dedup import fingerprint, is_held_out
+from polyclinic.corpus.dedup import fingerprint, is_held_out, is_validation
 from polyclinic.records import Document, Turn
 
 
@@ -54,6 +54,15 @@ def test_the_share_held_out_is_near_the_one_asked(share: float) -> None:
     taken = sum(is_held_out(f"group-{i}", share) for i in range(num_groups))
     five_sigma = 5 * sqrt(share * (1 - share) * num_groups)
     assert abs(taken - share * num_groups) < five_sigma
+
+
+def test_what_is_held_out_says_nothing_of_what_is_kept_for_validation() -> None:
+    groups = [f"group-{i}" for i in range(5000)]
+    held_out = [group for group in groups if is_held_out(group, 0.3)]
+    both = sum(is_validation(group, 0.2) for group in held_out)
+    assert abs(both - 0.2 * len(held_out)) < 5 * sqrt(0.2 * 0.8 * len(held_out))
+    assert not any(is_validation(group, 0.0) for group in groups)
+    assert all(is_validation(group, 1.0) for group in groups)
 
 
 @settings(deadline=None, max_examples=50)

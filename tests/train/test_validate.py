@@ -104,10 +104,10 @@ def validations(folder: Path) -> dict[int, Any]:
 
 @pytest.mark.parametrize("batch_packs", [1, 3])
 def test_the_loss_of_a_language_is_the_mean_of_its_tokens_under_plain_routing(
-    mixtures: dict[str, Path], aside: Path, batch_packs: int
+    dropping: Path, aside: Path, batch_packs: int
 ) -> None:
     """The oracle walks document by document through the stock model, which knows no packs and no families."""
-    stock, model = load_model(mixtures["qwen3"]).eval(), load_model(mixtures["qwen3"]).train()
+    stock, model = load_model(dropping).eval(), load_model(dropping).train()
     routed.attach(model, routed.Routing.HYBRID)
     packs = Packs(aside)
     rows = validate.losses(model, packs, batch_packs)

@@ -14,14 +14,14 @@ def fingerprint(document: Document) -> bytes:
 
 def is_held_out(group: str, share: float) -> bool:
     """Decide by a hash of the group, so that all translations of one text go the same way."""
-    return _point(group) < share
+    return _number(group) < share * 2**64
 
 
 def is_validation(group: str, share: float) -> bool:
     """Decide the same for training text that is kept for validation; the two choices know nothing of each other."""
-    return _point(f"validation\n{group}") < share
+    return _number(f"validation\n{group}") < share * 2**64
 
 
-def _point(text: str) -> float:
-    """Return a number from 0 to 1 that a text has for ever."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+def _number(text: str) -> int:
+    """Return a number below 2^64 that a text has for ever."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
