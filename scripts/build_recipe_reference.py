@@ -26,16 +26,17 @@ TABLES = (
     ("corpus", "CorpusSection"),
     ("an entry of corpus.texts or corpus.exams", "Source"),
     ("base", "BaseSection"),
-    ("a training loop: base.from_scratch and train", "TrainingSection"),
+    ("a training loop: base.from_scratch, train and specialise", "TrainingSection"),
     ("base.from_scratch, besides the loop", "ScratchSection"),
     ("upcycle", "UpcycleSection"),
     ("train, besides the loop", "MoeTrainingSection"),
     ("train.lora", "LoraSection"),
+    ("specialise, besides the loop", "SpecialiseSection"),
     ("analyse", "AnalyseSection"),
     ("evaluate", "EvaluateSection"),
 )
 LOOP = "TrainingSection"
-WITH_LOOP = ("ScratchSection", "MoeTrainingSection")
+WITH_LOOP = ("ScratchSection", "MoeTrainingSection", "SpecialiseSection")
 
 NAMES = {"string": "text", "boolean": "true or false", "object": "text by name"}
 SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -48,6 +49,7 @@ MEANINGS = {
     "Recipe.base": "the dense parent",
     "Recipe.upcycle": "where the experts go",
     "Recipe.train": "training of the mixture",
+    "Recipe.specialise": "a second training, of each family's expert alone",
     "Recipe.analyse": "watching the routing",
     "Recipe.evaluate": "exams and held-out loss",
     "BaseSection.from_scratch": "train a small base on the corpus",
@@ -69,10 +71,10 @@ MEANINGS = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON schema of every model by name; the loop's is what both loops share."""
+    """Return the JSON schema of every model by name; the loop's is what all loops share."""
     whole = Recipe.model_json_schema()
     found: dict[str, dict[str, Any]] = {**whole["$defs"], "Recipe": whole}
-    one, other = (found[name] for name in WITH_LOOP)
+    one, other = (found[name] for name in WITH_LOOP[:2])
     shared = {k: v for k, v in one["properties"].items() if other["properties"].get(k) == v}
     found[LOOP] = {"properties": shared, "required": [k for k in one.get("required", ()) if k in shared]}
     for name in WITH_LOOP:

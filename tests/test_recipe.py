@@ -26,6 +26,7 @@ WHOLE: dict[str, Any] = {
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},
     "train": {"steps": 1, "lora": {}},
+    "specialise": {"steps": 1},
     "analyse": {},
     "evaluate": {},
 }

@@ -18,7 +18,7 @@ from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
-from polyclinic.recipe import Recipe
+from polyclinic.recipe import MoeTrainingSection, Recipe
 from polyclinic.records import Question
 from polyclinic.runs import (
     MANIFEST,
@@ -65,6 +65,7 @@ class Journey:
         self._preset = load_preset(recipe.upcycle.families)
         self._names: list[str] = []  # steps of this recipe, in order
         self._did: list[str] = []
+        self._trained = "train"  # the step that leaves what is analysed and evaluated
 
     def walk(self) -> Summary:
         """Do every step that is not finished, then write report and manifest."""
@@ -74,6 +75,7 @@ class Journey:
         self.base()
         self.upcycle()
         self.train()
+        self.specialise()
         self.analyse()
         self.evaluate()
         return self.report()
@@ -156,22 +158,23 @@ class Journey:
     def _documents(self, split: str) -> Iterator[Any]:
         return (d for d in corpus.read_documents(self._folder("corpus")) if d.split == split)
 
-    def pack(self, name: str, loss_on: packing.LossOn) -> None:
-        """Tokenise and pack the training documents."""
+    def pack(self, name: str, loss_on: packing.LossOn, expert: int | None = None) -> None:
+        """Tokenise and pack the training documents, all or those of one expert's languages."""
         section = self._recipe.corpus
         key = {
             "pack_tokens": section.pack_tokens,
             "loss_on": loss_on,
             "families": _preset_facts(self._preset),
             **self._key("corpus", "tokenizer"),
+            **({} if expert is None else {"expert": expert}),
         }
+        place = self._preset.expert_of
 
         def work(folder: Path) -> Mapping[str, Any]:
             tokenizer, specials = packing.load_tokenizer(self._folder("tokenizer"))
             options = packing.Packing(section.pack_tokens, loss_on, self._recipe.seed)
-            return packing.pack(
-                self._documents("train"), tokenizer, specials, self._preset.expert_of, folder, options, self._progress
-            )
+            documents = (d for d in self._documents("train") if expert in (None, place(d.language)))
+            return packing.pack(documents, tokenizer, specials, place, folder, options, self._progress)
 
         self._step(name, "cutting text into packs", key, work)
 
@@ -238,6 +241,40 @@ class Journey:
             "train", "training the family experts", {"train": section.model_dump(), **self._key("upcycle", name)}, work
         )
 
+    def specialise(self) -> None:
+        """Train each family's expert alone on its own text, and join them."""
+        section = self._recipe.specialise
+        if section is None:
+            return
+        served = set(read_json(self._folder("packed") / packing.META)["expert_of"].values())
+        names = []
+        for expert in sorted(served):
+            packed, name = f"packed-specialise-{expert}", f"specialise-{expert}"
+            self.pack(packed, section.loss_on, expert)
+            self._specialise_one(name, packed, section.of(self._preset.families[expert].name))
+            names.append(name)
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.train.stages import join
+
+            for expert, family in enumerate(self._preset.families):
+                if expert not in served:
+                    self._progress.say(f"no text for {family.name}: expert {expert} stays as train left it")
+            return join(self._folder("train"), [self._folder(name) for name in names], folder)
+
+        self._step("specialise", "joining the experts", self._key("train", *names), work)
+        self._trained = "specialise"
+
+    def _specialise_one(self, name: str, packed: str, section: MoeTrainingSection) -> None:
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.train.stages import train_expert
+
+            paths = (self._folder("train"), self._folder(packed))
+            return train_expert(section, *paths, folder, self._recipe.seed, self._progress)
+
+        what = f"training the expert of {section.family} alone"
+        self._step(name, what, {"specialise": section.model_dump(), **self._key("train", packed)}, work)
+
     def analyse(self) -> None:
         """Route held-out text through the trained mixture."""
         section = self._recipe.analyse
@@ -246,11 +283,10 @@ class Journey:
             from polyclinic.analyse.run import run
 
             documents = corpus.read_documents(self._folder("corpus"))
-            return run(section, self._folder("train"), documents, folder, self._recipe.seed, self._progress)
+            return run(section, self._folder(self._trained), documents, folder, self._recipe.seed, self._progress)
 
-        self._step(
-            "analyse", "watching the routing", {"analyse": section.model_dump(), **self._key("train", "corpus")}, work
-        )
+        key = {"analyse": section.model_dump(), **self._key(self._trained, "corpus")}
+        self._step("analyse", "watching the routing", key, work)
 
     def evaluate(self) -> None:
         """Score base and mixture on exams and held-out text."""
@@ -261,10 +297,10 @@ class Journey:
 
             questions = [Question.from_row(r) for r in read_rows(self._folder("corpus") / "questions.parquet")]
             documents = corpus.read_documents(self._folder("corpus"))
-            models = {"base": self._dense(), "mixture": self._folder("train")}
+            models = {"base": self._dense(), "mixture": self._folder(self._trained)}
             return run(section, models, documents, questions, folder, self._progress)
 
-        key = {"evaluate": section.model_dump(), **self._key("base", "train", "corpus")}
+        key = {"evaluate": section.model_dump(), **self._key("base", self._trained, "corpus")}
         self._step("evaluate", "asking the exams", key, work)
 
     def report(self) -> Summary:

@@ -24,6 +24,8 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 NameOrNumber = Annotated[Name, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+RoutingName = Literal["topk", "hybrid", "language"]
+LossOn = Literal["all", "answers"]
 # Not the feed-forward part of dense layers: peft 0.21 takes its names, in a mixture, for the experts'.
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "experts", "router"]
 ALIGNED = 8  # of widths: the stock product of experts takes rows of whole 16 bytes, in bf16 eight numbers
@@ -183,8 +185,8 @@ class LoraSection(Section):
 class MoeTrainingSection(TrainingSection):
     """Training of the mixture: the loop, and the routing while it runs."""
 
-    routing: Literal["topk", "hybrid", "language"] = Field("hybrid", description="routing during training")
-    loss_on: Literal["all", "answers"] = Field("all", description="which tokens carry loss")
+    routing: RoutingName = Field("hybrid", description="routing during training")
+    loss_on: LossOn = Field("all", description="which tokens carry loss")
     load_balance: NonNegative = Field(0.0, description="weight of the load-balance loss of each layer")
     z_loss: NonNegative = Field(0.0, description="weight of the router z-loss of each layer")
     bias_balance: NonNegative = Field(0.0, description="step of the balancing bias; it fades before the end")
@@ -222,6 +224,17 @@ class MoeTrainingSection(TrainingSection):
         return self
 
 
+class SpecialiseSection(TrainingSection):
+    """A second training: each family's expert alone, on text of its own languages alone."""
+
+    routing: RoutingName = Field("hybrid", description="routing during this training")
+    loss_on: LossOn = Field("all", description="which tokens carry loss")
+
+    def of(self, family: str) -> MoeTrainingSection:
+        """Return the training of one family's expert."""
+        return MoeTrainingSection(**self.model_dump(), trains="experts", family=family)
+
+
 class AnalyseSection(Section):
     """How much text is routed, and how many shuffles make the null."""
 
@@ -246,6 +259,7 @@ class Recipe(Section):
     base: BaseSection
     upcycle: UpcycleSection = UpcycleSection()
     train: MoeTrainingSection
+    specialise: SpecialiseSection | None = None
     analyse: AnalyseSection = AnalyseSection()
     evaluate: EvaluateSection = EvaluateSection()
 

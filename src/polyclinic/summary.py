@@ -11,6 +11,7 @@ from polyclinic.page import page
 from polyclinic.recipe import Recipe
 from polyclinic.runs import read_json
 from polyclinic.train import report as train
+from polyclinic.train import stage_report
 from polyclinic.upcycle import report as upcycle
 
 
@@ -21,6 +22,7 @@ def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, li
     fragments = [
         *analyse.fragments(run / "analyse"),
         *evaluate.fragments(run / "evaluate"),
+        *([stage_report.fragment(run, routing)] if recipe.specialise else []),
         train.fragment(run / "train", routing),
         upcycle.fragment(facts["upcycle"]),
         corpus.fragment(run / "corpus"),

@@ -54,7 +54,7 @@ def fit(
         memory_errors("train"),
         _attached(model, mixture, loads, len(packs.languages)) as balancing,
         parts.only(model, mixture, expert) as one_expert,
-        adapters.adapted(model, mixture and mixture.lora, seed) as trainee,
+        adapters.adapted(model, mixture.lora if mixture else None, seed) as trainee,
     ):
         check_space(folder, model, settings.keep)
         values = {"model": trainee, "args": arguments, "callbacks": [diary, stop]}

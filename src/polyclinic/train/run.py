@@ -25,7 +25,7 @@ def train_base(
     vocabulary = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     model = new_model(section, vocabulary, pack_tokens, seed)
     facts = fit(model, packs, section, folder, seed, progress)
-    return {**facts, **_save(model, tokenizer, folder)}
+    return {**facts, **save_stock(model, tokenizer, folder)}
 
 
 def train_mixture(
@@ -35,6 +35,16 @@ def train_mixture(
 
     Raises CheckpointError where plain top-k is asked of routers that cannot tell tokens apart.
     """
+    model, facts, _ = fit_mixture(section, checkpoint, packs, folder, seed, progress)
+    facts |= save_stock(model, checkpoint, folder)
+    write_families(folder, {**read_families(checkpoint), "trained_with": section.routing})
+    return facts
+
+
+def fit_mixture(
+    section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
+) -> tuple[Any, dict[str, Any], int | None]:
+    """Train an upcycled checkpoint in memory; returns model, facts, and the number of the one expert that trained."""
     quiet()
     check_installed(section)
     families = read_families(checkpoint)
@@ -49,10 +59,7 @@ def train_mixture(
     check_has_text(section, expert, read_json(packs / META)["expert_of"].values())
     model = load_model(checkpoint)
     check_routers_learn(section, model.config.num_experts_per_tok, model.config.norm_topk_prob)
-    facts = fit(model, packs, section, folder, seed, progress, expert)
-    facts |= _save(model, checkpoint, folder)
-    write_families(folder, {**families, "trained_with": section.routing})
-    return facts
+    return model, fit(model, packs, section, folder, seed, progress, expert), expert
 
 
 def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) -> None:
@@ -67,7 +74,7 @@ def _check_packs(packs: Path, checkpoint: Path, expert_of: Mapping[str, int]) ->
             raise CheckpointError(checkpoint, what, "pack again with the families of this checkpoint")
 
 
-def _save(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
+def save_stock(model: Any, tokenizer: Path, folder: Path) -> dict[str, Any]:
     """Save weights and tokenizer, and read the weights back strictly."""
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer, local_files_only=True).save_pretrained(folder)
