@@ -19,6 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs/recipe.md"
 BEGIN = "<!-- keys: begin, written by scripts/build_recipe_reference.py -->"
 END = "<!-- keys: end -->"
 WIDTH = 110
+MANY = 5  # values that are listed without marks, which would take too much room
 
 # Heading and model of each part of the table, in the order of a recipe.
 TABLES = (
@@ -89,6 +90,8 @@ def kind(schema: Mapping[str, Any]) -> str:
         return kind(next(s for s in schema["anyOf"] if s.get("type") != "null"))
     if "$ref" in schema:
         return "section"
+    if len(schema.get("enum", ())) > MANY:
+        return "one of " + ", ".join(schema["enum"])
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":

@@ -21,6 +21,7 @@ GROUND = {
     "recipe": {"errors", "strict_yaml"},
     "clades": {"errors", "languages"},
     "families": {"errors", "languages", "clades", "strict_yaml"},
+    "baselines": {"errors", "families", "recipe"},
     "prompts": {"errors", "records"},
     "markup": {"languages"},
 }
@@ -40,7 +41,8 @@ ALLOWED = {
     "console": set(),
     "arguments": {"errors"},
     "listing": {"families", "languages"},
-    "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing"},
+    "options": FLOOR,
+    "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},
     "cli": {"arguments", "commands", "errors"},
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polyclinic
+from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
 from polyclinic.corpus import pack as packing
 from polyclinic.corpus.tables import read_rows
@@ -31,7 +32,7 @@ from polyclinic.runs import (
     write_json,
 )
 from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
-from polyclinic.upcycle.plan import check_routing, experts_of, sparse_layers
+from polyclinic.upcycle.plan import check_routing, experts_of, proof_line, sparse_layers
 
 REPORT = "report.html"
 PINNED = ("torch", "transformers", "tokenizers", "pyarrow", "py3langid", "lm-eval", "numpy")
@@ -63,6 +64,7 @@ class Journey:
         self._recipe, self._run, self._progress = recipe, run, progress
         self._versions = versions()
         self._preset = load_preset(recipe.upcycle.families)
+        self._experts = recipe.baseline != "dense"
         self._names: list[str] = []  # steps of this recipe, in order
         self._did: list[str] = []
         self._trained = "train"  # the step that leaves what is analysed and evaluated
@@ -73,10 +75,12 @@ class Journey:
         self.tokenizer()
         self.pack("packed", "all")
         self.base()
-        self.upcycle()
+        if self._experts:
+            self.upcycle()
         self.train()
         self.specialise()
-        self.analyse()
+        if self._experts:
+            self.analyse()
         self.evaluate()
         return self.report()
 
@@ -211,7 +215,7 @@ class Journey:
 
             texts = self._texts() if section.router_init == "centroid" else None
             facts = build(self._dense(), folder, section, languages, self._recipe.seed, texts)
-            self._progress.say(_proof_line(facts))
+            self._progress.say(proof_line(facts))
             return facts
 
         self._step("upcycle", "building and proving the mixture", {**key, **self._key("base")}, work)
@@ -224,7 +228,7 @@ class Journey:
         return texts
 
     def train(self) -> None:
-        """Train the mixture with its families known."""
+        """Train the mixture with its families known, or the dense parent alike."""
         section = self._recipe.train
         name = "packed"
         if section.loss_on != "all":
@@ -232,14 +236,14 @@ class Journey:
             self.pack(name, section.loss_on)
 
         def work(folder: Path) -> Mapping[str, Any]:
-            from polyclinic.train.run import train_mixture
+            from polyclinic.train.run import train_dense, train_mixture
 
-            paths = (self._folder("upcycle"), self._folder(name))
-            return train_mixture(section, *paths, folder, self._recipe.seed, self._progress)
+            begin = self._folder("upcycle") if self._experts else self._dense()
+            fit = train_mixture if self._experts else train_dense
+            return fit(section, begin, self._folder(name), folder, self._recipe.seed, self._progress)
 
-        self._step(
-            "train", "training the family experts", {"train": section.model_dump(), **self._key("upcycle", name)}, work
-        )
+        before, what = ("upcycle", "the family experts") if self._experts else ("base", "the dense base further")
+        self._step("train", f"training {what}", {"train": section.model_dump(), **self._key(before, name)}, work)
 
     def specialise(self) -> None:
         """Train each family's expert alone on its own text, and join them."""
@@ -297,7 +301,8 @@ class Journey:
 
             questions = [Question.from_row(r) for r in read_rows(self._folder("corpus") / "questions.parquet")]
             documents = corpus.read_documents(self._folder("corpus"))
-            models = {"base": self._dense(), "mixture": self._folder(self._trained)}
+            after = "mixture" if self._experts else "dense"
+            models = {"base": self._dense(), after: self._folder(self._trained)}
             return run(section, models, documents, questions, folder, self._progress)
 
         key = {"evaluate": section.model_dump(), **self._key("base", self._trained, "corpus")}
@@ -344,24 +349,15 @@ def _preset_facts(preset: Preset) -> list[tuple[str, tuple[str, ...]]]:
     return [(f.name, f.languages) for f in preset.families]
 
 
-def _proof_line(facts: Mapping[str, Any]) -> str:
-    apart = f"experts moved apart, from a plain loop by {facts['mixture_difference']:.1e}"
-    if not facts["equal_by_design"]:
-        return f"proof: differs from the dense parent by choice; {apart}"
-    return (
-        f"proof: logits differ from the dense parent by at most {facts['difference']:.1e} (largest |logit| "
-        f"{facts['largest_logit']:.2f}); {apart}"
-    )
-
-
 def check(recipe: Recipe) -> None:
     """Find what would fail later: presets, languages and inputs; raises the error it would raise."""
+    recipe = applied(recipe)
     section = recipe.corpus
     wanted = corpus.wanted_languages(section)
     preset = experts_of(recipe.upcycle)
     check_routing(recipe.upcycle, recipe.train.routing)
     if recipe.base.from_scratch is not None:
-        sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers)
+        sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers, recipe.seed)
     expert_of = {code: preset.expert_of(code) for code in wanted}
     expert = chosen_expert(recipe.train, {f.name: f.languages for f in preset.families}, expert_of)
     check_has_text(recipe.train, expert, expert_of.values())
@@ -372,6 +368,7 @@ def check(recipe: Recipe) -> None:
 
 def run(recipe: Recipe, out: Path, progress: Progress) -> Summary:
     """Walk a recipe in a run folder; what is finished and unchanged is not done again."""
+    recipe = applied(recipe)
     check(recipe)
     check_installed(recipe.train)
     with RunFolder.open(out) as folder:

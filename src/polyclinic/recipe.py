@@ -24,6 +24,8 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 NameOrNumber = Annotated[Name, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+Place = Literal["last", "first", "random", "all"]
+Baseline = Literal["none", "dense", "one", "two", "total", "first", "random", "every"]
 RoutingName = Literal["topk", "hybrid", "language"]
 LossOn = Literal["all", "answers"]
 # Not the feed-forward part of dense layers: peft 0.21 takes its names, in a mixture, for the experts'.
@@ -138,7 +140,8 @@ class UpcycleSection(Section):
 
     families: Name = Field("balanced", description="preset name or path of a families file")
     num_experts: Count | None = Field(None, description="checked against the preset's number")
-    last_layers: Count | None = Field(None, description="sparse layers at the end (Post-MoE); 2 if left out")
+    place: Place = Field("last", description="of the sparse layers; random by seed")
+    last_layers: Count | None = Field(None, description="how many there are, at any place; 2 if left out")
     layers: list[Annotated[int, Field(ge=0, strict=True)]] | None = Field(
         None, description="or these layers, counted from 0"
     )
@@ -153,6 +156,10 @@ class UpcycleSection(Section):
     def _one_of_two(self) -> Self:
         if self.layers is not None and self.last_layers is not None:
             raise ValueError("give last_layers or layers, not both")
+        if self.place != "last" and self.layers is not None:
+            raise ValueError(f"give layers or place {self.place}, not both")
+        if self.place == "all" and self.last_layers is not None:
+            raise ValueError("place all makes every layer sparse: leave last_layers out")
         if self.layers is not None and (not self.layers or len(set(self.layers)) < len(self.layers)):
             raise ValueError("layers must name one layer or more, each once")
         if self.noise and self.reinit:
@@ -255,6 +262,7 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+    baseline: Baseline = Field("none", description="run to compare")
     corpus: CorpusSection
     base: BaseSection
     upcycle: UpcycleSection = UpcycleSection()

@@ -46,7 +46,7 @@ def fragment(folder: Path, families: Mapping[str, Any]) -> Fragment:
         last |= line["languages"]
     rows = [[code, number(v["loss"]), f"{v['tokens']:,}"] for code, v in sorted(last.items())]
     speed = sorted(line["tokens_per_second"] for line in log)[len(log) // 2]
-    html = figure(curve, f"Training loss of the mixture. Median speed {speed:,.0f} tokens/s.")
+    html = figure(curve, f"Training loss. Median speed {speed:,.0f} tokens/s.")
     html += figure(family, "The same per family (running mean).")
     return Fragment(
         "Training", LEAD, html + details("Last loss per language", table(["language", "loss", "tokens"], rows))

@@ -11,7 +11,7 @@ from polyclinic.corpus.pack import META, load_tokenizer, vocabulary_digest
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.checkpoint import load_model, read_families, write_families
 from polyclinic.progress import Progress
-from polyclinic.recipe import MoeTrainingSection, ScratchSection
+from polyclinic.recipe import MoeTrainingSection, ScratchSection, TrainingSection
 from polyclinic.runs import read_json
 from polyclinic.train.base import new_model
 from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
@@ -26,6 +26,17 @@ def train_base(
     model = new_model(section, vocabulary, pack_tokens, seed)
     facts = fit(model, packs, section, folder, seed, progress)
     return {**facts, **save_stock(model, tokenizer, folder)}
+
+
+def train_dense(
+    section: MoeTrainingSection, checkpoint: Path, packs: Path, folder: Path, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Train the dense parent on the packs and by the loop of a mixture, for comparison; routing has no say."""
+    quiet()
+    _check_packs(packs, checkpoint, {})
+    model = load_model(checkpoint)
+    loop = TrainingSection(**section.model_dump(include=set(TrainingSection.model_fields)))
+    return {**fit(model, packs, loop, folder, seed, progress), **save_stock(model, checkpoint, folder)}
 
 
 def train_mixture(
