@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python scripts/build_families.py
 
-`balanced`, `glottolog` and `languages` follow from the lineages and from the loads below; `apollo`
+`balanced`, `glottolog`, `two` and `languages` follow from the lineages and from the loads below; `apollo`
 and `apollo12` are copied from the paper by hand and only repeat the loads.
 """
 
@@ -113,6 +113,15 @@ def glottolog() -> Preset:
     return Preset("glottolog", note, tuple(families), "Glottolog 5.1 (CC-BY-4.0)", LOADS, OTHERS)
 
 
+def two() -> Preset:
+    """Return two groups of even load, for the baseline whose two experts are both at work."""
+    note = (
+        "Two groups made as those of balanced are. For the baseline `two`: with two picks for each token both experts "
+        f"are always at work, so that no family matters. {LOADS_NOTE}"
+    )
+    return Preset("two", note, balance(LOADS, 2), "Glottolog 5.1 (CC-BY-4.0) and the loads", LOADS)
+
+
 def languages() -> Preset:
     """Return one expert for each of the fifty, majors first, so that 0..11 equal apollo12."""
     note = f"One expert for each of the fifty languages; ids 0 to 11 equal apollo12. {LOADS_NOTE}"
@@ -121,11 +130,11 @@ def languages() -> Preset:
 
 
 def main() -> None:
-    """Write the three presets and print what each expert carries."""
+    """Write the computed presets and print what each expert carries."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", type=Path, default=TARGET)
     target = parser.parse_args().target
-    for preset in (balanced(), glottolog(), languages()):
+    for preset in (balanced(), glottolog(), two(), languages()):
         (target / f"{preset.name}.yaml").write_text(as_yaml(preset), encoding="utf-8")
         print(preset.name)
         for family in preset.families:

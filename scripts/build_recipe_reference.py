@@ -19,6 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs/recipe.md"
 BEGIN = "<!-- keys: begin, written by scripts/build_recipe_reference.py -->"
 END = "<!-- keys: end -->"
 WIDTH = 110
+MANY = 5  # values that are listed without marks, which would take too much room
 
 # Heading and model of each part of the table, in the order of a recipe.
 TABLES = (
@@ -26,16 +27,17 @@ TABLES = (
     ("corpus", "CorpusSection"),
     ("an entry of corpus.texts or corpus.exams", "Source"),
     ("base", "BaseSection"),
-    ("a training loop: base.from_scratch and train", "TrainingSection"),
+    ("a training loop: base.from_scratch, train and specialise", "TrainingSection"),
     ("base.from_scratch, besides the loop", "ScratchSection"),
     ("upcycle", "UpcycleSection"),
     ("train, besides the loop", "MoeTrainingSection"),
     ("train.lora", "LoraSection"),
+    ("specialise, besides the loop", "SpecialiseSection"),
     ("analyse", "AnalyseSection"),
     ("evaluate", "EvaluateSection"),
 )
 LOOP = "TrainingSection"
-WITH_LOOP = ("ScratchSection", "MoeTrainingSection")
+WITH_LOOP = ("ScratchSection", "MoeTrainingSection", "SpecialiseSection")
 
 NAMES = {"string": "text", "boolean": "true or false", "object": "text by name"}
 SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
@@ -48,6 +50,7 @@ MEANINGS = {
     "Recipe.base": "the dense parent",
     "Recipe.upcycle": "where the experts go",
     "Recipe.train": "training of the mixture",
+    "Recipe.specialise": "a second training, of each family's expert alone",
     "Recipe.analyse": "watching the routing",
     "Recipe.evaluate": "exams and held-out loss",
     "BaseSection.from_scratch": "train a small base on the corpus",
@@ -69,10 +72,10 @@ MEANINGS = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Return the JSON schema of every model by name; the loop's is what both loops share."""
+    """Return the JSON schema of every model by name; the loop's is what all loops share."""
     whole = Recipe.model_json_schema()
     found: dict[str, dict[str, Any]] = {**whole["$defs"], "Recipe": whole}
-    one, other = (found[name] for name in WITH_LOOP)
+    one, other = (found[name] for name in WITH_LOOP[:2])
     shared = {k: v for k, v in one["properties"].items() if other["properties"].get(k) == v}
     found[LOOP] = {"properties": shared, "required": [k for k in one.get("required", ()) if k in shared]}
     for name in WITH_LOOP:
@@ -87,12 +90,14 @@ def kind(schema: Mapping[str, Any]) -> str:
         return kind(next(s for s in schema["anyOf"] if s.get("type") != "null"))
     if "$ref" in schema:
         return "section"
+    if len(schema.get("enum", ())) > MANY:
+        return "one of " + ", ".join(schema["enum"])
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
         items = "list of entries" if "$ref" in schema["items"] else "list of text"
         if "enum" in schema["items"]:
-            items = "list of " + kind(schema["items"]).replace(" or ", ", ")
+            items = f"list of {', '.join(schema['items']['enum'])}"
         return items + (f", at least {schema['minItems']}" if "minItems" in schema else "")
     if "pattern" in schema:
         return f"text, `{schema['pattern']}`"

@@ -21,6 +21,7 @@ GROUND = {
     "recipe": {"errors", "strict_yaml"},
     "clades": {"errors", "languages"},
     "families": {"errors", "languages", "clades", "strict_yaml"},
+    "baselines": {"errors", "families", "recipe"},
     "prompts": {"errors", "records"},
     "markup": {"languages"},
 }
@@ -40,8 +41,9 @@ ALLOWED = {
     "console": {"progress"},
     "arguments": {"errors"},
     "listing": {"families", "languages"},
-    "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing"},
-    "commands_train": FLOOR | {"commands", "console", "journey", "moe", "train", "upcycle"},
+    "options": FLOOR,
+    "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},
+    "commands_train": FLOOR | {"commands", "console", "journey", "moe", "options", "train", "upcycle"},
     "cli": {"arguments", "commands", "commands_train", "errors"},
 }
 

@@ -54,7 +54,7 @@ def refusal(tmp_path: Path, text: str) -> str:
 
 
 def test_five_presets_are_shipped_under_their_own_names() -> None:
-    assert preset_names() == ("apollo", "apollo12", "balanced", "glottolog", "languages")
+    assert preset_names() == ("apollo", "apollo12", "balanced", "glottolog", "languages", "two")
     assert all(load_preset(name).name == name for name in preset_names())
     assert all(load_preset(name).note and load_preset(name).source for name in preset_names())
 
@@ -84,7 +84,7 @@ def test_the_fifty_are_the_papers_and_start_with_the_majors() -> None:
 
 
 def test_every_preset_of_the_fifty_lists_each_of_them_once() -> None:
-    for name in ("apollo", "balanced", "glottolog", "languages"):
+    for name in ("apollo", "balanced", "glottolog", "languages", "two"):
         listed = [code for family in load_preset(name).families for code in family.languages]
         assert sorted(listed) == sorted(fifty()), name
 
@@ -122,7 +122,7 @@ def test_shipped_loads_are_the_papers_and_the_same_in_every_preset() -> None:
 
 def test_computed_presets_are_what_the_script_computes() -> None:
     script = runpy.run_path(str(ROOT / "scripts/build_families.py"))
-    for name in ("balanced", "glottolog", "languages"):
+    for name in ("balanced", "glottolog", "languages", "two"):
         shipped = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
         assert shipped == script["as_yaml"](script[name]()), name
 

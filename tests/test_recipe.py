@@ -26,6 +26,7 @@ WHOLE: dict[str, Any] = {
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},
     "train": {"steps": 1, "lora": {}},
+    "specialise": {"steps": 1},
     "analyse": {},
     "evaluate": {},
 }
@@ -135,6 +136,9 @@ def test_a_missing_key_is_named(key: str) -> None:
         (("corpus", "held_out"), 1.1, "less than or equal to 1"),
         (("train", "routing"), "hybird", "'topk', 'hybrid' or 'language'"),
         (("upcycle",), {"layers": [1], "last_layers": 1}, "last_layers or layers, not both"),
+        (("upcycle",), {"layers": [1], "place": "random"}, "give layers or place random, not both"),
+        (("upcycle",), {"last_layers": 1, "place": "all"}, "leave last_layers out"),
+        (("baseline",), "dens", "'dense'"),
         (("upcycle",), {"noise": 0.1, "reinit": 0.5}, "noise or reinit, not both"),
         (("upcycle", "layers"), [], "one layer or more, each once"),
         (("upcycle", "layers"), [1, 0, 1], "one layer or more, each once"),

@@ -91,8 +91,10 @@ def _upcycle_build(build: Parser) -> None:
     build.add_argument("out", nargs="?", type=folder, metavar="OUT", help="folder that does not exist yet")
     build.add_argument("--families", action=Once, type=word, metavar="NAME", help="preset or families file (balanced)")
     build.add_argument("--experts", action=Once, type=positive, metavar="E", help="checked against the preset's number")
+    build.add_argument("--place", action=Once, choices=("last", "first", "random", "all"), metavar="WHERE",
+        help="sparse layers: last, first, random (by --seed) or all")  # fmt: skip
     where = build.add_mutually_exclusive_group()
-    where.add_argument("--last-layers", action=Once, type=positive, metavar="L", help="sparse layers at the end (2)")
+    where.add_argument("--last-layers", action=Once, type=positive, metavar="L", help="how many sparse layers (2)")
     where.add_argument("--layers", action=Once, type=indices, metavar="I,J", help="or these, counted from 0")
     build.add_argument("--top-k", action=Once, type=positive, metavar="K", help="experts for each token (2)")
     build.add_argument(

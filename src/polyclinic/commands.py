@@ -24,9 +24,9 @@ def cmd_run(arguments: Namespace) -> int:
     """Walk a recipe."""
     from polyclinic.console import ConsoleProgress
     from polyclinic.journey import run
-    from polyclinic.recipe import load_recipe
+    from polyclinic.options import read_recipe
 
-    recipe = load_recipe(arguments.recipe, arguments.set)
+    recipe = read_recipe(arguments.recipe, arguments.set)
     if arguments.dry_run:
         return _dry_run(arguments, recipe)
     if arguments.out is None:
@@ -64,22 +64,24 @@ def _dry_run(arguments: Namespace, recipe: Any) -> int:
 
     check(recipe)
     base = recipe.base
+    if recipe.baseline == "dense":
+        return emit(arguments, {"baseline": "dense"}, ["baseline  dense: no mixture is built"])
     if base.from_scratch is None:
-        return _forecast(arguments, base.checkpoint or str(finished_base(base.run)), recipe.upcycle)
+        return _forecast(arguments, base.checkpoint or str(finished_base(base.run)), recipe.upcycle, recipe.seed)
     from polyclinic.train.base import scratch_config
     from polyclinic.upcycle.forecast import forecast, lines
 
     raw = scratch_config(base.from_scratch, base.from_scratch.vocab_size, recipe.corpus.pack_tokens).to_dict()
-    facts = forecast(raw, arguments.recipe, recipe.upcycle)
+    facts = forecast(raw, arguments.recipe, recipe.upcycle, recipe.seed)
     return emit(arguments, facts, lines(facts, "a base trained by this recipe"))
 
 
 def cmd_check(arguments: Namespace) -> int:
     """Validate a recipe and print it."""
     from polyclinic.journey import check
-    from polyclinic.recipe import load_recipe
+    from polyclinic.options import read_recipe
 
-    recipe = load_recipe(arguments.recipe, arguments.set)
+    recipe = read_recipe(arguments.recipe, arguments.set)
     check(recipe)
     return emit(arguments, recipe.model_dump(), [json.dumps(recipe.model_dump(), ensure_ascii=False, indent=1)])
 
@@ -141,10 +143,10 @@ def cmd_corpus_build(arguments: Namespace) -> int:
     """Build the corpus of a recipe on its own."""
     from polyclinic.console import ConsoleProgress
     from polyclinic.corpus.build import build, plan, wanted_languages
-    from polyclinic.recipe import load_recipe
+    from polyclinic.options import read_recipe
     from polyclinic.runs import RunFolder
 
-    recipe = load_recipe(arguments.recipe, arguments.set)
+    recipe = read_recipe(arguments.recipe, arguments.set)
     not_inside(arguments.out, [recipe.corpus.root])
     section, progress = recipe.corpus, ConsoleProgress(sys.stderr)
     inputs = [(i.name, i.sha256) for i in plan(section, [*section.texts, *section.exams])]
@@ -165,12 +167,13 @@ def cmd_corpus_inspect(arguments: Namespace) -> int:
 
 def cmd_upcycle_build(arguments: Namespace) -> int:
     """Build a mixture from the command line, or say what would be built."""
+    from polyclinic.options import upcycle_choices
     from polyclinic.upcycle.plan import check_routing
 
-    base, section, routing, seed, named = _choices(arguments)
+    base, section, routing, seed, named = upcycle_choices(arguments)
     check_routing(section, routing)
     if arguments.dry_run:
-        return _forecast(arguments, base, section)
+        return _forecast(arguments, base, section, seed)
     if arguments.out is None:
         raise UsageError("polyclinic upcycle build", "OUT is missing", "name a folder, or add --dry-run")
     _check_new(arguments.out, base)
@@ -247,49 +250,12 @@ def _shown(value: Any) -> str:
     return f"{value:.3e}" if isinstance(value, float) else str(value)
 
 
-# Options that take the place of another key of a recipe, instead of standing beside it.
-_INSTEAD = {
-    "layers": "last_layers", "last_layers": "layers", "noise": "reinit", "reinit": "noise", "families": "num_experts",
-}  # fmt: skip
-
-
-def _choices(arguments: Namespace) -> tuple[str, Any, str, int, list[str]]:
-    """Return base, section, routing, seed and languages of a command line, or of a recipe with options over it."""
-    from pydantic import ValidationError
-
-    from polyclinic.languages import language
-    from polyclinic.recipe import UpcycleSection, load_recipe
-
-    values: dict[str, Any] = {}
-    base, routing, seed, named = str(arguments.dense), "hybrid", 0, []
-    if base.endswith((".yaml", ".yml")):
-        recipe = load_recipe(Path(base))
-        values, routing, seed = recipe.upcycle.model_dump(), recipe.train.routing, recipe.seed
-        base, named = recipe.base.checkpoint or "", [language(c).code for c in recipe.corpus.languages or ()]
-        if not base:
-            raise UsageError(arguments.dense, "its base is no checkpoint", "give polyclinic run that recipe")
-    names = ("families", "last_layers", "layers", "top_k", "shared_expert", "router_init", "noise", "reinit")
-    found = {name: getattr(arguments, name) for name in names} | {"num_experts": arguments.experts}
-    given = {name: value for name, value in found.items() if value is not None}
-    for name in given:
-        values.pop(_INSTEAD.get(name, ""), None)
-    values |= given
-    if arguments.unnormalised:
-        values["norm_topk_prob"] = False
-    try:
-        section = UpcycleSection(**values)
-    except ValidationError as err:
-        what = err.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageError("polyclinic upcycle build", what, "see polyclinic upcycle build --help") from err
-    return base, section, arguments.routing or routing, seed if arguments.seed is None else arguments.seed, named
-
-
-def _forecast(arguments: Namespace, base: str, section: Any) -> int:
+def _forecast(arguments: Namespace, base: str, section: Any, seed: int) -> int:
     """Print what would be built from a base named by folder or hub id."""
     from polyclinic.upcycle.forecast import config_of, forecast, lines
 
     raw, source = config_of(base)
-    facts = forecast(raw, base, section)
+    facts = forecast(raw, base, section, seed)
     return emit(arguments, facts, lines(facts, source))
 
 

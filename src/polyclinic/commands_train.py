@@ -34,12 +34,13 @@ def cmd_train_run(arguments: Namespace) -> int:
 
 def _training(arguments: Namespace) -> tuple[Any, int]:
     """Return the train section and seed of a recipe, or the defaults, with options over it."""
-    from polyclinic.recipe import MoeTrainingSection, load_recipe, override, section_of
+    from polyclinic.options import read_recipe
+    from polyclinic.recipe import MoeTrainingSection, override, section_of
 
     values: dict[str, Any] = {}
     seed = 0
     if arguments.recipe:
-        recipe = load_recipe(arguments.recipe)
+        recipe = read_recipe(arguments.recipe)
         values, seed = recipe.train.model_dump(exclude_unset=True), recipe.seed
     for assignment in arguments.set:
         override(values, assignment)
@@ -63,7 +64,7 @@ def cmd_train_plan(arguments: Namespace) -> int:
     """Print what training the mixture of a recipe takes; nothing is loaded, nothing written."""
     from polyclinic.journey import finished_base
     from polyclinic.moe.blueprint import dense_config
-    from polyclinic.recipe import load_recipe
+    from polyclinic.options import read_recipe
     from polyclinic.train.base import scratch_config
     from polyclinic.train.memory import shape_of
     from polyclinic.train.plan import Hardware, lengthened, plan
@@ -71,7 +72,7 @@ def cmd_train_plan(arguments: Namespace) -> int:
     from polyclinic.upcycle.forecast import config_of, forecast
     from polyclinic.upcycle.plan import check_routing
 
-    recipe = load_recipe(arguments.recipe, arguments.set)
+    recipe = read_recipe(arguments.recipe, arguments.set)
     check_routing(recipe.upcycle, recipe.train.routing)
     base, pack_tokens = recipe.base, recipe.corpus.pack_tokens
     if base.from_scratch is None:

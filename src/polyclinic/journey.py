@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polyclinic
+from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
 from polyclinic.corpus import pack as packing
 from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
-from polyclinic.recipe import Recipe, TrainingSection
+from polyclinic.recipe import MoeTrainingSection, Recipe, TrainingSection
 from polyclinic.records import Question
 from polyclinic.runs import (
     MANIFEST,
@@ -32,7 +33,7 @@ from polyclinic.runs import (
 )
 from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
 from polyclinic.train.reporters import check_reporters
-from polyclinic.upcycle.plan import check_routing, experts_of, sparse_layers
+from polyclinic.upcycle.plan import check_routing, experts_of, proof_line, sparse_layers
 
 REPORT = "report.html"
 PINNED = ("torch", "transformers", "tokenizers", "pyarrow", "py3langid", "lm-eval", "numpy")
@@ -64,8 +65,10 @@ class Journey:
         self._recipe, self._run, self._progress = recipe, run, progress
         self._versions = versions()
         self._preset = load_preset(recipe.upcycle.families)
+        self._experts = recipe.baseline != "dense"
         self._names: list[str] = []  # steps of this recipe, in order
         self._did: list[str] = []
+        self._trained = "train"  # the step that leaves what is analysed and evaluated
 
     def walk(self) -> Summary:
         """Do every step that is not finished, then write report and manifest."""
@@ -73,9 +76,12 @@ class Journey:
         self.tokenizer()
         self.pack("packed", "all")
         self.base()
-        self.upcycle()
+        if self._experts:
+            self.upcycle()
         self.train()
-        self.analyse()
+        self.specialise()
+        if self._experts:
+            self.analyse()
         self.evaluate()
         return self.report()
 
@@ -157,8 +163,8 @@ class Journey:
     def _documents(self, split: str) -> Iterator[Any]:
         return (d for d in corpus.read_documents(self._folder("corpus")) if d.split == split)
 
-    def pack(self, name: str, loss_on: packing.LossOn, split: str = "train") -> None:
-        """Tokenise and pack the documents of a split."""
+    def pack(self, name: str, loss_on: packing.LossOn, split: str = "train", expert: int | None = None) -> None:
+        """Tokenise and pack the documents of a split, all or those of one expert's languages."""
         section = self._recipe.corpus
         key = {
             "pack_tokens": section.pack_tokens,
@@ -166,14 +172,15 @@ class Journey:
             "split": split,
             "families": _preset_facts(self._preset),
             **self._key("corpus", "tokenizer"),
+            **({} if expert is None else {"expert": expert}),
         }
+        place = self._preset.expert_of
 
         def work(folder: Path) -> Mapping[str, Any]:
             tokenizer, specials = packing.load_tokenizer(self._folder("tokenizer"))
             options = packing.Packing(section.pack_tokens, loss_on, self._recipe.seed)
-            return packing.pack(
-                self._documents(split), tokenizer, specials, self._preset.expert_of, folder, options, self._progress
-            )
+            documents = (d for d in self._documents(split) if expert in (None, place(d.language)))
+            return packing.pack(documents, tokenizer, specials, place, folder, options, self._progress)
 
         self._step(name, "cutting text into packs", key, work)
 
@@ -221,7 +228,7 @@ class Journey:
 
             texts = self._texts() if section.router_init == "centroid" else None
             facts = build(self._dense(), folder, section, languages, self._recipe.seed, texts)
-            self._progress.say(_proof_line(facts))
+            self._progress.say(proof_line(facts))
             return facts
 
         self._step("upcycle", "building and proving the mixture", {**key, **self._key("base")}, work)
@@ -234,7 +241,7 @@ class Journey:
         return texts
 
     def train(self) -> None:
-        """Train the mixture with its families known."""
+        """Train the mixture with its families known, or the dense parent alike."""
         section = self._recipe.train
         name = "packed"
         if section.loss_on != "all":
@@ -243,14 +250,50 @@ class Journey:
         aside = self._validation(section, name, section.loss_on)
 
         def work(folder: Path) -> Mapping[str, Any]:
-            from polyclinic.train.run import train_mixture
+            from polyclinic.train.run import train_dense, train_mixture
 
-            paths = (self._folder("upcycle"), self._folder(name))
+            begin = self._folder("upcycle") if self._experts else self._dense()
+            fit = train_mixture if self._experts else train_dense
             held = self._folder(aside[0]) if aside else None
-            return train_mixture(section, *paths, folder, self._recipe.seed, self._progress, held)
+            return fit(section, begin, self._folder(name), folder, self._recipe.seed, self._progress, held)
 
-        key = {"train": section.model_dump(), **self._key("upcycle", name, *aside)}
-        self._step("train", "training the family experts", key, work)
+        before, what = ("upcycle", "the family experts") if self._experts else ("base", "the dense base further")
+        key = {"train": section.model_dump(), **self._key(before, name, *aside)}
+        self._step("train", f"training {what}", key, work)
+
+    def specialise(self) -> None:
+        """Train each family's expert alone on its own text, and join them."""
+        section = self._recipe.specialise
+        if section is None:
+            return
+        served = set(read_json(self._folder("packed") / packing.META)["expert_of"].values())
+        names = []
+        for expert in sorted(served):
+            packed, name = f"packed-specialise-{expert}", f"specialise-{expert}"
+            self.pack(packed, section.loss_on, expert=expert)
+            self._specialise_one(name, packed, section.of(self._preset.families[expert].name))
+            names.append(name)
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.train.stages import join
+
+            for expert, family in enumerate(self._preset.families):
+                if expert not in served:
+                    self._progress.say(f"no text for {family.name}: expert {expert} stays as train left it")
+            return join(self._folder("train"), [self._folder(name) for name in names], folder)
+
+        self._step("specialise", "joining the experts", self._key("train", *names), work)
+        self._trained = "specialise"
+
+    def _specialise_one(self, name: str, packed: str, section: MoeTrainingSection) -> None:
+        def work(folder: Path) -> Mapping[str, Any]:
+            from polyclinic.train.run import train_expert
+
+            paths = (self._folder("train"), self._folder(packed))
+            return train_expert(section, *paths, folder, self._recipe.seed, self._progress)
+
+        what = f"training the expert of {section.family} alone"
+        self._step(name, what, {"specialise": section.model_dump(), **self._key("train", packed)}, work)
 
     def analyse(self) -> None:
         """Route held-out text through the trained mixture."""
@@ -260,11 +303,10 @@ class Journey:
             from polyclinic.analyse.run import run
 
             documents = corpus.read_documents(self._folder("corpus"))
-            return run(section, self._folder("train"), documents, folder, self._recipe.seed, self._progress)
+            return run(section, self._folder(self._trained), documents, folder, self._recipe.seed, self._progress)
 
-        self._step(
-            "analyse", "watching the routing", {"analyse": section.model_dump(), **self._key("train", "corpus")}, work
-        )
+        key = {"analyse": section.model_dump(), **self._key(self._trained, "corpus")}
+        self._step("analyse", "watching the routing", key, work)
 
     def evaluate(self) -> None:
         """Score base and mixture on exams and held-out text."""
@@ -275,10 +317,11 @@ class Journey:
 
             questions = [Question.from_row(r) for r in read_rows(self._folder("corpus") / "questions.parquet")]
             documents = corpus.read_documents(self._folder("corpus"))
-            models = {"base": self._dense(), "mixture": self._folder("train")}
+            after = "mixture" if self._experts else "dense"
+            models = {"base": self._dense(), after: self._folder(self._trained)}
             return run(section, models, documents, questions, folder, self._progress)
 
-        key = {"evaluate": section.model_dump(), **self._key("base", "train", "corpus")}
+        key = {"evaluate": section.model_dump(), **self._key("base", self._trained, "corpus")}
         self._step("evaluate", "asking the exams", key, work)
 
     def report(self) -> Summary:
@@ -322,18 +365,9 @@ def _preset_facts(preset: Preset) -> list[tuple[str, tuple[str, ...]]]:
     return [(f.name, f.languages) for f in preset.families]
 
 
-def _proof_line(facts: Mapping[str, Any]) -> str:
-    apart = f"experts moved apart, from a plain loop by {facts['mixture_difference']:.1e}"
-    if not facts["equal_by_design"]:
-        return f"proof: differs from the dense parent by choice; {apart}"
-    return (
-        f"proof: logits differ from the dense parent by at most {facts['difference']:.1e} (largest |logit| "
-        f"{facts['largest_logit']:.2f}); {apart}"
-    )
-
-
 def check(recipe: Recipe) -> None:
     """Find what would fail later: presets, languages and inputs; raises the error it would raise."""
+    recipe = applied(recipe)
     section = recipe.corpus
     wanted = corpus.wanted_languages(section)
     preset = experts_of(recipe.upcycle)
@@ -342,7 +376,7 @@ def check(recipe: Recipe) -> None:
         [*recipe.train.report_to, *(recipe.base.from_scratch.report_to if recipe.base.from_scratch else ())]
     )
     if recipe.base.from_scratch is not None:
-        sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers)
+        sparse_layers(recipe.upcycle, recipe.base.from_scratch.num_layers, recipe.seed)
     expert_of = {code: preset.expert_of(code) for code in wanted}
     expert = chosen_expert(recipe.train, {f.name: f.languages for f in preset.families}, expert_of)
     check_has_text(recipe.train, expert, expert_of.values())
@@ -353,6 +387,7 @@ def check(recipe: Recipe) -> None:
 
 def run(recipe: Recipe, out: Path, progress: Progress) -> Summary:
     """Walk a recipe in a run folder; what is finished and unchanged is not done again."""
+    recipe = applied(recipe)
     check(recipe)
     check_installed(recipe.train)
     with RunFolder.open(out) as folder:

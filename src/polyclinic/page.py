@@ -15,12 +15,17 @@ INTRO = (
     "languages has one of its own. A router sends every piece of text to a few experts. This page says which expert "
     "serves which language, and how well the model does in each."
 )
+DENSE_INTRO = (
+    "This model is a baseline without experts: the dense base, trained further on the texts that a mixture of family "
+    "experts would have been trained on. This page says how well it does in each language."
+)
 # Nothing may be fetched, not even by a style; the page is one file.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], recipe: Mapping[str, Any]) -> str:
     """Return the whole page."""
+    intro = DENSE_INTRO if recipe.get("baseline") == "dense" else INTRO
     css = resources.files("polyclinic.data").joinpath("report.css").read_text("utf-8")
     sections = "".join(
         f'<section><h2>{escape(f.title)}</h2><p class="lead">{escape(f.lead)}</p>{f.html}</section>' for f in fragments
@@ -31,7 +36,7 @@ def page(name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragme
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Polyclinic: {escape(name)}</title><style>{css}</style></head><body>"
-        f"<h1>Polyclinic: {escape(name)}</h1><p>{INTRO}</p>{notice()}{facts(cards)}{sections}"
+        f"<h1>Polyclinic: {escape(name)}</h1><p>{intro}</p>{notice()}{facts(cards)}{sections}"
         f"<section><h2>Settings</h2>{settings}</section></body></html>\n"
     )
 

@@ -25,6 +25,10 @@ NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 Kind = TypeVar("Kind", bound=BaseModel)
 NameOrNumber = Annotated[Name, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+Place = Literal["last", "first", "random", "all"]
+Baseline = Literal["none", "dense", "one", "two", "total", "first", "random", "every"]
+RoutingName = Literal["topk", "hybrid", "language"]
+LossOn = Literal["all", "answers"]
 # Not the feed-forward part of dense layers: peft 0.21 takes its names, in a mixture, for the experts'.
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "experts", "router"]
 ALIGNED = 8  # of widths: the stock product of experts takes rows of whole 16 bytes, in bf16 eight numbers
@@ -144,7 +148,8 @@ class UpcycleSection(Section):
 
     families: Name = Field("balanced", description="preset name or path of a families file")
     num_experts: Count | None = Field(None, description="checked against the preset's number")
-    last_layers: Count | None = Field(None, description="sparse layers at the end (Post-MoE); 2 if left out")
+    place: Place = Field("last", description="of the sparse layers; random by seed")
+    last_layers: Count | None = Field(None, description="how many there are, at any place; 2 if left out")
     layers: list[Annotated[int, Field(ge=0, strict=True)]] | None = Field(
         None, description="or these layers, counted from 0"
     )
@@ -159,6 +164,10 @@ class UpcycleSection(Section):
     def _one_of_two(self) -> Self:
         if self.layers is not None and self.last_layers is not None:
             raise ValueError("give last_layers or layers, not both")
+        if self.place != "last" and self.layers is not None:
+            raise ValueError(f"give layers or place {self.place}, not both")
+        if self.place == "all" and self.last_layers is not None:
+            raise ValueError("place all makes every layer sparse: leave last_layers out")
         if self.layers is not None and (not self.layers or len(set(self.layers)) < len(self.layers)):
             raise ValueError("layers must name one layer or more, each once")
         if self.noise and self.reinit:
@@ -174,9 +183,7 @@ class LoraSection(Section):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)] = Field(
         0.0, description="on their inputs; of linear modules only"
     )
-    targets: list[LoraTarget] = Field(
-        ["experts"], min_length=1, description="of q_proj, k_proj, v_proj, o_proj, experts, router"
-    )
+    targets: list[LoraTarget] = Field(["experts"], min_length=1, description="what has them")
 
     @model_validator(mode="after")
     def _targets_hold(self) -> Self:
@@ -191,8 +198,8 @@ class LoraSection(Section):
 class MoeTrainingSection(TrainingSection):
     """Training of the mixture: the loop, and the routing while it runs."""
 
-    routing: Literal["topk", "hybrid", "language"] = Field("hybrid", description="routing during training")
-    loss_on: Literal["all", "answers"] = Field("all", description="which tokens carry loss")
+    routing: RoutingName = Field("hybrid", description="routing during training")
+    loss_on: LossOn = Field("all", description="which tokens carry loss")
     load_balance: NonNegative = Field(0.0, description="weight of the load-balance loss of each layer")
     z_loss: NonNegative = Field(0.0, description="weight of the router z-loss of each layer")
     bias_balance: NonNegative = Field(0.0, description="step of the balancing bias; it fades before the end")
@@ -232,6 +239,17 @@ class MoeTrainingSection(TrainingSection):
         return self
 
 
+class SpecialiseSection(TrainingSection):
+    """A second training: each family's expert alone, on text of its own languages alone."""
+
+    routing: RoutingName = Field("hybrid", description="routing during this training")
+    loss_on: LossOn = Field("all", description="which tokens carry loss")
+
+    def of(self, family: str) -> MoeTrainingSection:
+        """Return the training of one family's expert."""
+        return MoeTrainingSection(**self.model_dump(), trains="experts", family=family)
+
+
 class AnalyseSection(Section):
     """How much text is routed, and how many shuffles make the null."""
 
@@ -252,10 +270,12 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+    baseline: Baseline = Field("none", description="run to compare")
     corpus: CorpusSection
     base: BaseSection
     upcycle: UpcycleSection = UpcycleSection()
     train: MoeTrainingSection
+    specialise: SpecialiseSection | None = None
     analyse: AnalyseSection = AnalyseSection()
     evaluate: EvaluateSection = EvaluateSection()
 

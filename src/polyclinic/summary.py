@@ -5,42 +5,59 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic.analyse import report as analyse
+from polyclinic.baselines import SAYS
 from polyclinic.corpus import report as corpus
 from polyclinic.evaluate import report as evaluate
+from polyclinic.families import load_preset
 from polyclinic.page import page
 from polyclinic.recipe import Recipe
 from polyclinic.runs import read_json
 from polyclinic.train import report as train
+from polyclinic.train import stage_report
 from polyclinic.upcycle import report as upcycle
 
 
 def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return the page and the summary lines of a finished run."""
     scores = read_json(run / "evaluate" / "scores.json")
-    routing = read_json(run / "analyse" / "routing.json")
+    dense = recipe.baseline == "dense"
+    routing = _families(recipe, run) if dense else read_json(run / "analyse" / "routing.json")
     fragments = [
-        *analyse.fragments(run / "analyse"),
+        *([] if dense else analyse.fragments(run / "analyse")),
         *evaluate.fragments(run / "evaluate"),
+        *([stage_report.fragment(run, routing)] if recipe.specialise else []),
         train.fragment(run / "train", routing),
-        upcycle.fragment(facts["upcycle"]),
+        *([] if dense else [upcycle.fragment(facts["upcycle"])]),
         corpus.fragment(run / "corpus"),
     ]
-    pairs = headline(scores, routing, facts)
+    pairs = headline(scores, routing)
+    if recipe.baseline != "none":
+        pairs.insert(0, ("baseline", f"{recipe.baseline}: {SAYS[recipe.baseline]}"))
     html = page(recipe.name, pairs, fragments, recipe.model_dump())
     width = max(len(name) for name, _ in pairs)
     return html, [f"{name:<{width}}   {value}" for name, value in pairs]
 
 
-def headline(scores: dict[str, Any], routing: dict[str, Any], facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the four figures that stand above everything else."""
-    before, after = (scores["loss"][name] for name in scores["models"])
-    own = list(routing["own_expert"].values())
-    return [
-        ("languages and experts", f"{len(routing['tokens_of'])} languages, {len(routing['families'])} family experts"),
-        ("unseen text, bits per byte", f"{_mean(before):.2f} base, {_mean(after):.2f} mixture"),
+def _families(recipe: Recipe, run: Path) -> dict[str, Any]:
+    """Return what the report of a dense model needs of families: names for its curves."""
+    names = [{"name": family.name} for family in load_preset(recipe.upcycle.families).families]
+    return {"families": names, "expert_of": read_json(run / "packed" / "packs.json")["expert_of"]}
+
+
+def headline(scores: dict[str, Any], routing: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the figures that stand above everything else: four, of a dense model those that it has."""
+    name = scores["models"][-1]
+    before, after = (scores["loss"][model] for model in scores["models"])
+    pairs = [
+        ("unseen text, bits per byte", f"{_mean(before):.2f} base, {_mean(after):.2f} {name}"),
         ("exams, mean over languages", _exams(scores)),
-        ("own expert picked unforced", f"{100 * sum(own) / len(own):.0f} % of tokens"),
     ]
+    if name == "dense":
+        return pairs
+    own = list(routing["own_expert"].values())
+    counted = f"{len(routing['tokens_of'])} languages, {len(routing['families'])} family experts"
+    unforced = f"{100 * sum(own) / len(own):.0f} % of tokens"
+    return [("languages and experts", counted), *pairs, ("own expert picked unforced", unforced)]
 
 
 def _mean(table: dict[str, dict[str, float]]) -> float:
@@ -55,4 +72,4 @@ def _exams(scores: dict[str, Any]) -> str:
         100 * evaluate.macro(rows, key)
         for rows, key in ((base, "accuracy"), (mixture, "accuracy"), (mixture, "chance"))
     ]
-    return "{:.1f} % base, {:.1f} % mixture, {:.1f} % chance".format(*figures)
+    return "{:.1f} % base, {:.1f} % {name}, {:.1f} % chance".format(*figures, name=scores["models"][-1])

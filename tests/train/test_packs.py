@@ -23,7 +23,9 @@ FEW = settings(max_examples=50, deadline=None)
 
 def written(folder: Path, sizes: tuple[int, ...], length: int = 4) -> Path:
     """Write shards whose numbers say where they stand: row r holds r * length, r * length + 1, ..."""
-    (folder / "packs.json").write_text(json.dumps({"languages": ["en"], "pack_tokens": length}), "utf-8")
+    (folder / "packs.json").write_text(
+        json.dumps({"languages": ["en"], "pack_tokens": length, "expert_of": {"en": 0}}), "utf-8"
+    )
     row = 0
     for shard, size in enumerate(sizes):
         numbers = [list(range((row + i) * length, (row + i + 1) * length)) for i in range(size)]

@@ -46,6 +46,34 @@ def test_layers_by_number_are_those_in_order_and_must_be_there(num_layers: int, 
         assert sparse_layers(section, num_layers) == tuple(sorted(layers))
 
 
+@settings(deadline=None, max_examples=60)
+@given(SIZE, SIZE)
+def test_the_first_layers_are_the_first_ones_and_all_are_all(num_layers: int, count: int) -> None:
+    section = UpcycleSection(place="first", last_layers=count)
+    if count > num_layers:
+        assert f"{count} of {num_layers} layers" in refused(lambda: sparse_layers(section, num_layers))
+    else:
+        assert sparse_layers(section, num_layers) == tuple(range(num_layers))[:count]
+    assert sparse_layers(UpcycleSection(place="all"), num_layers) == tuple(range(num_layers))
+
+
+@settings(deadline=None, max_examples=60)
+@given(SIZE, SIZE, st.integers(0, 2**31 - 1))
+def test_layers_at_random_are_as_many_in_order_and_the_same_for_a_seed(num_layers: int, count: int, seed: int) -> None:
+    section = UpcycleSection(place="random", last_layers=min(count, num_layers))
+    drawn = sparse_layers(section, num_layers, seed)
+    assert drawn == sparse_layers(section, num_layers, seed)
+    assert list(drawn) == sorted(set(drawn))
+    assert len(drawn) == min(count, num_layers)
+    assert set(drawn) <= set(range(num_layers))
+
+
+def test_every_layer_is_drawn_about_as_often_as_any_other() -> None:
+    """Counts over 600 seeds against their mean of 100; five standard deviations of a binomial are 46."""
+    drawn = [i for seed in range(600) for i in sparse_layers(UpcycleSection(place="random"), 12, seed)]
+    assert all(abs(drawn.count(i) - 100) < 46 for i in range(12))
+
+
 def test_without_a_word_the_last_two_become_sparse() -> None:
     assert sparse_layers(UpcycleSection(), 24) == (22, 23)
     assert sparse_layers(UpcycleSection(), 2) == (0, 1)
@@ -56,6 +84,9 @@ def test_without_a_word_the_last_two_become_sparse() -> None:
     "values",
     [
         {"layers": [1], "last_layers": 1},
+        {"layers": [1], "place": "first"},
+        {"place": "all", "last_layers": 2},
+        {"place": "middle"},
         {"layers": []},
         {"layers": [1, 1]},
         {"layers": [-1]},

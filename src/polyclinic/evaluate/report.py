@@ -19,6 +19,14 @@ EXAM_LEAD = (
     "covers chance, the model has not shown that it knows anything."
 )
 
+DENSE_LEAD = (
+    "Bits per byte of unseen health text: how many bits the model needs to guess each byte, lower is better. This is "
+    "a baseline without experts: the dense base, and the same model trained further on the texts that a mixture would "
+    "have been trained on."
+)
+# What the second model is called, by the name that the evaluate step was given for it.
+AFTER = {"mixture": "mixture", "dense": "dense, trained further"}
+
 LUCK = 0.025  # share of 95 % intervals that lie above the truth
 
 
@@ -45,16 +53,19 @@ def loss(result: dict[str, Any]) -> Fragment:
                 f"{b - a:+.2f}",
             ]
         )
-    head = ["code", "language", "texts", "dense base", "mixture", "difference"]
-    return Fragment("How well it predicts unseen text", LOSS_LEAD, table(head, rows, text_columns=2))
+    name = result["models"][-1]
+    head = ["code", "language", "texts", "dense base", AFTER.get(name, name), "difference"]
+    lead = DENSE_LEAD if name == "dense" else LOSS_LEAD
+    return Fragment("How well it predicts unseen text", lead, table(head, rows, text_columns=2))
 
 
 def exams(result: dict[str, Any]) -> Fragment:
     """Return one row per exam and language for both models, with chance and constant lines."""
     before, after = (result["exams"][name] for name in result["models"])
     rows = [_row(a, b) for a, b in zip(before, after, strict=True)]
-    head = ["code", "language", "exam", "n", "dense base", "mixture", "95 % interval", "chance", "constant answer"]
-    html = summary(after) + table(head, rows, text_columns=3) if rows else "<p>No exam questions in this run.</p>"
+    name = AFTER.get(result["models"][-1], result["models"][-1])
+    head = ["code", "language", "exam", "n", "dense base", name, "95 % interval", "chance", "constant answer"]
+    html = summary(after, name) + table(head, rows, text_columns=3) if rows else "<p>No exam questions in this run.</p>"
     if result["several_answers"]:
         html += f"<p>{result['several_answers']:,} questions with several right answers were not scored.</p>"
     return Fragment("How well it does in each language", EXAM_LEAD, html)
@@ -85,12 +96,13 @@ def macro(rows: list[dict[str, Any]], key: str) -> float:
     return sum(value / n for value, n in languages.values()) / len(languages)
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
+def summary(rows: list[dict[str, Any]], name: str = "mixture") -> str:
     """Say in one sentence how many languages beat chance, and the means."""
     beyond = sum(row["low"] > row["chance"] for row in rows)
     means = [percent(macro(rows, key)) for key in ("accuracy", "chance", "constant")]
     return (
-        "<p>Mixture, mean over languages: {} % (chance {} %, best constant answer {} %). ".format(*means)
+        f"<p>{name.capitalize()}, mean over languages: "
+        + "{} % (chance {} %, best constant answer {} %). ".format(*means)
         + f"{beyond} of {len(rows)} rows lie above chance by their whole interval; "
         f"by luck alone about {len(rows) * LUCK:.0f} would.</p>"
     )

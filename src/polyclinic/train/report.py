@@ -50,7 +50,7 @@ def fragment(folder: Path, families: Mapping[str, Any]) -> Fragment:
         last |= line["languages"]
     rows = [[code, number(v["loss"]), f"{v['tokens']:,}"] for code, v in sorted(last.items())]
     machine = sorted((line["machine"] for line in log), key=lambda one: float(one["tokens_per_second"]))[len(log) // 2]
-    caption = f"Training loss of the mixture. Median speed {machine['tokens_per_second']:,.0f} tokens/s."
+    caption = f"Training loss. Median speed {machine['tokens_per_second']:,.0f} tokens/s."
     html = figure(curve, caption + VALIDATED * bool(curves["validation"]))
     html += figure(family, "The same per family (running mean).")
     html += details("Step by step", "".join(figure(*one) for one in course(log, names)))

@@ -42,7 +42,7 @@ def design(raw: Mapping[str, Any], where: object, section: UpcycleSection, seed:
         what = f"{blueprint.moe_type} has no shared expert"
         raise RecipeError("upcycle.shared_expert", what, "leave it out, or take a base that becomes qwen2_moe")
     mixture = Mixture(
-        sparse_layers=sparse_layers(section, int(config["num_hidden_layers"])),
+        sparse_layers=sparse_layers(section, int(config["num_hidden_layers"]), seed),
         num_experts=preset.num_experts,
         top_k=section.top_k,
         normalise=section.norm_topk_prob,

@@ -32,12 +32,12 @@ def config_of(name: str) -> tuple[dict[str, Any], str]:
     return read_config(fetch_config(name)), f"{CONFIG} of {name} on the hub"
 
 
-def forecast(raw: Mapping[str, Any], where: object, section: UpcycleSection) -> dict[str, Any]:
+def forecast(raw: Mapping[str, Any], where: object, section: UpcycleSection, seed: int = 0) -> dict[str, Any]:
     """Return parameters, bytes, layers and families of the mixture that would be built.
 
     Active parameters are those one token uses: all but the experts it is not sent to.
     """
-    made = design(raw, where, section, seed=0)
+    made = design(raw, where, section, seed)
     dtype = getattr(torch, str(made.config.get("dtype") or "float32"), torch.float32)
     dense = {name: (shape, dtype) for name, shape in expected_tensors(skeleton(raw, where)).items()}
     planned = plan_tensors(dense, made.config, made.blueprint, made.mixture)

@@ -1,5 +1,6 @@
 """What an upcycle will do, decided from recipe, preset and sizes alone: torch-free, so it fails early."""
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,18 +23,25 @@ def experts_of(section: UpcycleSection) -> Preset:
     return preset
 
 
-def sparse_layers(section: UpcycleSection, num_layers: int) -> tuple[int, ...]:
-    """Return the indices of the sparse layers in order; raises RecipeError where the model has them not."""
+def sparse_layers(section: UpcycleSection, num_layers: int, seed: int = 0) -> tuple[int, ...]:
+    """Return the indices of the sparse layers in order; the seed decides those at random places.
+
+    Raises RecipeError where the model has them not.
+    """
     if section.layers is not None:
         outside = [i for i in section.layers if i >= num_layers]
         if outside:
             what = f"layer {outside[0]} of {num_layers} layers, counted from 0"
             raise RecipeError("upcycle.layers", what, f"give layers 0 to {num_layers - 1}")
         return tuple(sorted(section.layers))
-    last = section.last_layers or LAST_LAYERS
-    if last > num_layers:
-        raise RecipeError("upcycle.last_layers", f"{last} of {num_layers} layers", "give fewer")
-    return tuple(range(num_layers - last, num_layers))
+    every = range(num_layers)
+    count = num_layers if section.place == "all" else section.last_layers or LAST_LAYERS
+    if count > num_layers:
+        raise RecipeError("upcycle.last_layers", f"{count} of {num_layers} layers", "give fewer")
+    if section.place == "random":
+        drawn = random.Random(f"{seed}:layers").sample(every, count)  # noqa: S311 - a draw to be repeated
+        return tuple(sorted(drawn))
+    return tuple(every[:count] if section.place == "first" else every[num_layers - count :])
 
 
 def check_routing(section: UpcycleSection, routing: str) -> None:
@@ -52,3 +60,14 @@ def start(facts: Mapping[str, Any]) -> str:
     if facts["equal_by_design"]:
         return "equal to the parent"
     return f"differs from the parent by choice: {', '.join(facts['differs_by'])}"
+
+
+def proof_line(facts: Mapping[str, Any]) -> str:
+    """Say in one line what the proof of a build found."""
+    apart = f"experts moved apart, from a plain loop by {facts['mixture_difference']:.1e}"
+    if not facts["equal_by_design"]:
+        return f"proof: differs from the dense parent by choice; {apart}"
+    return (
+        f"proof: logits differ from the dense parent by at most {facts['difference']:.1e} (largest |logit| "
+        f"{facts['largest_logit']:.2f}); {apart}"
+    )
