@@ -234,8 +234,10 @@ def test_routers_alone_beside_a_sole_normalised_pick_are_refused(
         run.train_mixture(section(trains="router"), one, packed, tmp_path / "out", 0, Silent())
     fitted(one, packed, tmp_path / "rounding", trains="router")
     assert all(line["gradient_norm"] < 1e-6 for line in read_log(tmp_path / "rounding"))
-    fitted(mixtures["qwen3"], packed, tmp_path / "two", trains="router")
-    assert all(line["gradient_norm"] > 1e-3 for line in read_log(tmp_path / "two"))
+    write_json(one / "config.json", config | {"num_experts_per_tok": 1, "norm_topk_prob": False})
+    for name, learning in (("two", mixtures["qwen3"]), ("unnormalised", one)):
+        fitted(learning, packed, tmp_path / name, trains="router")
+        assert all(line["gradient_norm"] > 1e-3 for line in read_log(tmp_path / name))
 
 
 @pytest.mark.parametrize(
