@@ -215,7 +215,7 @@ class MoeTrainingSection(TrainingSection):
         if self.trains == "experts" and self.balances:
             raise ValueError("trains experts leaves the routers as they are, so there is nothing to balance")
         if self.family is not None and self.trains != "experts":
-            raise ValueError(f"family trains one expert alone, trains {self.trains} more: add trains: experts")
+            raise ValueError(f"family trains one expert alone, and trains says {self.trains}: add trains: experts")
         return self
 
     @model_validator(mode="after")
