@@ -108,6 +108,10 @@ def parent(layer: int) -> list[Tensor]:
         (["--layers", "0,2"], [1]),
         (["--layers", "2,0"], [1]),
         (["--layers", "1"], [0, 2]),
+        (["--place", "first"], [2]),
+        (["--place", "first", "--last-layers", "1"], [1, 2]),
+        (["--place", "last"], [0]),
+        (["--place", "all"], []),
     ],
 )
 def test_the_layers_that_are_named_become_sparse_and_no_others(options: list[str], dense_layers: list[int]) -> None:
@@ -261,6 +265,10 @@ def test_options_recipe_and_plan_are_one(section: dict[str, Any], seed: int) -> 
 OVER = {
     "layers": (["--layers", "0"], "last_layers: 1", {"layers": [0]}),
     "last layers": (["--last-layers", "1"], "layers: [0, 1]", {"last_layers": 1}),
+    "place over layers": (["--place", "first"], "layers: [1]", {"place": "first"}),
+    "place over a count": (["--place", "all"], "last_layers: 1", {"place": "all"}),
+    "layers over a place": (["--layers", "1"], "place: first", {"layers": [1]}),
+    "a count over all": (["--last-layers", "1"], "place: all", {"last_layers": 1}),
     "noise": (["--noise", "0.25"], "reinit: 0.5", {"noise": 0.25}),
     "reinit": (["--reinit", "0.5"], "noise: 0.25", {"reinit": 0.5}),
     "families": (["--families", "apollo12"], "num_experts: 7", {"families": "apollo12"}),
@@ -286,3 +294,29 @@ def test_a_recipe_gives_its_languages_seed_and_routing(capfd: Capture) -> None:
     assert made.facts["sparse_layers"] == [0]
     code, line = refusal(["upcycle", "build", "r.yaml", "out", "--router-init", "zero"], capfd)
     assert (code, "under plain top-k" in line) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--place", "first", "--layers", "1"], "give layers or place first, not both"),
+        (["--place", "all", "--last-layers", "1"], "leave last_layers out"),
+        (["--place", "frist"], "did you mean 'first'?"),
+    ],
+)
+def test_places_that_contradict_other_options_are_refused(options: list[str], words: str, capfd: Capture) -> None:
+    code, line = refusal(["upcycle", "build", "dense", "out", *options], capfd)
+    assert (code, words in line) == (2, True)
+
+
+def test_layers_at_random_are_those_of_the_seed() -> None:
+    drawn = [planned("--place", "random", "--seed", str(seed))["sparse_layers"] for seed in (3, 3, 4, 5, 6, 7)]
+    assert drawn[0] == drawn[1]
+    assert len(set(map(tuple, drawn))) > 1
+    assert built("--place", "random", "--seed", "3").facts["sparse_layers"] == drawn[0]
+
+
+def test_a_recipe_whose_baseline_is_dense_builds_no_mixture(capfd: Capture) -> None:
+    Path("r.yaml").write_text(RECIPE.format(languages="", routing="hybrid", section="") + "baseline: dense\n")
+    code, line = refusal(["upcycle", "build", "r.yaml", "out"], capfd)
+    assert (code, "builds no mixture" in line) == (2, True)

@@ -183,7 +183,7 @@ class LoraSection(Section):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)] = Field(
         0.0, description="on their inputs; of linear modules only"
     )
-    targets: list[LoraTarget] = Field(["experts"], min_length=1, description="what has them")
+    targets: list[LoraTarget] = Field(["experts"], min_length=1, description="on what")
 
     @model_validator(mode="after")
     def _targets_hold(self) -> Self:
@@ -221,7 +221,7 @@ class MoeTrainingSection(TrainingSection):
         if self.trains == "experts" and self.balances:
             raise ValueError("trains experts leaves the routers as they are, so there is nothing to balance")
         if self.family is not None and self.trains != "experts":
-            raise ValueError(f"family trains one expert alone, trains {self.trains} more: add trains: experts")
+            raise ValueError(f"family trains one expert alone, and trains says {self.trains}: add trains: experts")
         return self
 
     @model_validator(mode="after")

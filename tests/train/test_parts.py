@@ -1,6 +1,7 @@
 """What trains is what was asked for: the rest stays bit by bit, and one expert trains as if it stood alone."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
 from polyclinic.corpus.pack import IGNORED
@@ -24,6 +29,7 @@ from polyclinic.runs import read_json, write_json
 from polyclinic.train import run
 from polyclinic.train.loop import fit
 from polyclinic.train.packs import Packs, PackSampler, collate
+from polyclinic.train.parts import only
 from polyclinic.train.report import read_log
 from polyclinic.train.trainer import CHECKPOINTS
 from polyclinic.upcycle.build import build
@@ -236,8 +242,10 @@ def test_routers_alone_beside_a_sole_normalised_pick_are_refused(
         run.train_mixture(section(trains="router"), one, packed, tmp_path / "out", 0, Silent())
     fitted(one, packed, tmp_path / "rounding", trains="router")
     assert all(line["gradient_norm"] < 1e-6 for line in read_log(tmp_path / "rounding"))
-    fitted(mixtures["qwen3"], packed, tmp_path / "two", trains="router")
-    assert all(line["gradient_norm"] > 1e-3 for line in read_log(tmp_path / "two"))
+    write_json(one / "config.json", config | {"num_experts_per_tok": 1, "norm_topk_prob": False})
+    for name, learning in (("two", mixtures["qwen3"]), ("unnormalised", one)):
+        fitted(learning, packed, tmp_path / name, trains="router")
+        assert all(line["gradient_norm"] > 1e-3 for line in read_log(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -282,9 +290,8 @@ def test_a_training_of_one_expert_that_died_ends_with_the_same_weights(
 
 def _rows_of_a_process(rank: int, folder: Path) -> None:
     """Mask and decay what one of two processes would hold of a tensor of seven experts."""
-    import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import DTensor, Shard
+    from torch.distributed.tensor import Shard
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     from polyclinic.train import parts
@@ -320,6 +327,63 @@ def _rows_of_a_process(rank: int, folder: Path) -> None:
 def test_rows_are_found_in_what_a_process_holds_of_a_sharded_tensor(rank: int, tmp_path: Path) -> None:
     assert crash.child(lambda: _rows_of_a_process(rank, tmp_path)) == 0
     assert (tmp_path / f"good-{rank}").exists()
+
+
+def _one_step(model: Any, batch: dict[str, Tensor], settings: MoeTrainingSection, sharded: bool) -> float:
+    """Train one expert for a step as the loop does; returns the norm of the gradients."""
+    routed.attach(model.train())
+    with only(model, settings, 4) as one_expert:
+        if sharded:
+            for layer in model.get_decoder().layers:
+                fully_shard(layer)
+            fully_shard(model)
+        inputs = {name: batch[name] for name in ("input_ids", "position_ids", "family_ids")}
+        logits = model(**inputs, use_cache=False).logits
+        F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["input_ids"][:, 1:].flatten()).backward()
+        assert one_expert is not None
+        one_expert.mask()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(trained, 1e-2)
+        optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=0.0)
+        one_expert.on_pre_optimizer_step(None, None, None, optimizer=optimizer)
+        optimizer.step()
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
+def _as_one_of_two(mixture: Path, batch: dict[str, Tensor], settings: MoeTrainingSection, folder: Path) -> None:
+    """Train one expert for a step in two processes that shard the model; the first writes the whole of it."""
+    other = os.fork()
+    store = dist.FileStore(str(folder / "store"), 2)
+    dist.init_process_group("gloo", store=store, rank=0 if other else 1, world_size=2)
+    model = load_model(mixture)
+    norm = _one_step(model, batch, settings, sharded=True)
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    dist.barrier()
+    if not other:
+        os._exit(0)
+    assert os.waitpid(other, 0)[1] == 0
+    save_file({**{n: t.clone() for n, t in weights.items()}, "norm": torch.tensor(norm)}, folder / "end.safetensors")
+
+
+@KINDS
+def test_two_processes_that_shard_the_experts_train_the_same_one(
+    mixtures: dict[str, Path], packed: Path, tmp_path: Path, kind: str
+) -> None:
+    """FSDP2 cuts the seven experts into four and three; both processes see the batch of the single one."""
+    batch = collate([Packs(packed)[i] for i in range(2)])
+    settings = section(trains="experts", family="4")
+    assert crash.child(lambda: _as_one_of_two(mixtures[kind], batch, settings, tmp_path)) == 0
+    alone_model = load_model(mixtures[kind])
+    before, norm = state(alone_model), _one_step(alone_model, batch, settings, sharded=False)
+    made = load_file(tmp_path / "end.safetensors")
+    assert made.pop("norm").item() == pytest.approx(norm, rel=1e-4)
+    assert norm > 1e-2
+    for name, tensor in made.items():
+        others = [e for e in range(7) if e != 4] if name in TENSORS else slice(None)
+        assert tensor[others].equal(before[name][others]), name
+        if name in TENSORS:
+            assert not tensor[4].equal(before[name][4])
+            torch.testing.assert_close(tensor[4], alone_model.get_parameter(name)[4], rtol=1e-3, atol=1e-5)
 
 
 def test_errors_of_what_trains_are_of_the_recipe() -> None:

@@ -51,5 +51,7 @@ def _losses(head: nn.Module, labels_T: Tensor, states_BSH: Tensor) -> Tensor:
 
 
 def _cross_entropy(head: nn.Module, states_TH: Tensor, labels_T: Tensor) -> Tensor:
+    # Under autocast pieces would share one bf16 copy of the weights, and sum their gradients in it.
+    torch.clear_autocast_cache()
     logits_TV = type(head).forward(head, states_TH).float()
     return F.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED, reduction="none")
