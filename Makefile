@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 DATA := $(wildcard ../shared/data)
 ifneq ($(DATA),)
 export POLYCLINIC_DATA ?= $(abspath $(DATA))
@@ -31,7 +32,7 @@ real: install
 	$(BIN)/polyclinic run recipes/real.yaml --out runs/real
 
 test: install
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile
 
 check: install
 	$(BIN)/ruff check
