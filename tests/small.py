@@ -66,19 +66,25 @@ def dense(folder: Path, tokenizer_folder: Path, kind: str = "qwen3", seed: int =
     return folder
 
 
-def mixture(folder: Path, dense_folder: Path, noise: float = 0.5) -> Path:
+def mixture(folder: Path, dense_folder: Path, noise: float = 0.5, families: str = "balanced") -> Path:
     """Upcycle a dense checkpoint: experts in the last two layers, two picks per token."""
     folder.mkdir()
-    build(dense_folder, folder, UpcycleSection(last_layers=2, noise=noise), LANGUAGES, seed=0)
+    build(dense_folder, folder, UpcycleSection(last_layers=2, noise=noise, families=families), LANGUAGES, seed=0)
     return folder
 
 
-def packs(folder: Path, tokenizer_folder: Path, per_language: int = 6, languages: Collection[str] = LANGUAGES) -> Path:
+def packs(
+    folder: Path,
+    tokenizer_folder: Path,
+    per_language: int = 6,
+    languages: Collection[str] = LANGUAGES,
+    families: str = "balanced",
+) -> Path:
     """Pack the small texts; several documents share a pack and long ones are cut."""
     folder.mkdir()
     vocabulary, specials = packing.load_tokenizer(tokenizer_folder)
     options = packing.Packing(PACK_TOKENS, "all", seed=0)
-    expert_of = load_preset("balanced").expert_of
+    expert_of = load_preset(families).expert_of
     taken = [document for document in documents(per_language) if document.language in languages]
     packing.pack(taken, vocabulary, specials, expert_of, folder, options, Silent())
     return folder

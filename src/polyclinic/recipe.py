@@ -80,7 +80,7 @@ class TrainingSection(Section):
     epochs: Positive | None = Field(None, description="or passes over all packs")
     batch_packs: Count = Field(4, description="packs that a process computes at a time")
     accumulate: Count = Field(1, description="such batches whose gradients make one step, over all processes")
-    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="of several processes: a whole model each, or shards")
+    parallel: Literal["ddp", "fsdp", "experts"] = Field("ddp", description="of several processes; see train.md")
     learning_rate: Positive = Field(1e-3, description="peak rate of AdamW")
     schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0, strict=True)] = 0
@@ -230,7 +230,7 @@ class MoeTrainingSection(TrainingSection):
             return self
         if self.trains != "all":
             raise ValueError(f"lora names what trains by its targets, trains {self.trains} something else: give one")
-        if self.parallel == "fsdp":
+        if self.parallel != "ddp":
             raise ValueError("lora is merged into whole weights at the end: parallel ddp")
         if self.routing == "language" and "router" in self.lora.targets:
             raise ValueError("lora on the router beside routing language, which trains no router")

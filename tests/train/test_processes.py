@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import small
 from polyclinic.errors import UsageError
+from polyclinic.moe.checkpoint import load_model
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection
 from polyclinic.train import distributed
@@ -71,6 +72,12 @@ def two(
         goes_on = half_done(root / f"goes-on-{form}", one["qwen3"])
         cases.append((mixtures["qwen3"], packed, goes_on, KEYS | {"parallel": form}))
         cases.append((mixtures["qwen3"], chinese, root / f"chinese-{form}", ALONE | {"parallel": form}))
+    even = root / "fifty-experts"
+    small.mixture(even, mixtures["qwen3"].with_name("qwen3-dense"), families="languages")
+    by_language = small.packs(root / "by-language", vocabulary, families="languages")
+    (root / "dealt-alone").mkdir()
+    train_mixture(MoeTrainingSection(**KEYS), even, by_language, root / "dealt-alone", 0, Silent())
+    cases.append((even, by_language, root / "dealt-out", KEYS | {"parallel": "experts"}))
     for _, _, out, _ in cases:
         out.mkdir(exist_ok=True)
     (root / "cases.json").write_text(json.dumps(cases, default=str))
@@ -102,6 +109,18 @@ def assert_same(ours: Path, theirs: Path, loss: float = 1e-5) -> None:
 @FORM
 def test_two_processes_train_what_one_does(one: dict[str, Path], two: Path, kind: str, form: str) -> None:
     assert_same(two / f"{kind}-{form}", one[kind])
+
+
+def test_experts_dealt_out_train_as_those_of_one_process(two: Path) -> None:
+    """Fifty, twenty-five in each process: tokens travel to their experts, and rows are saved where they are."""
+    assert_same(two / "dealt-out", two / "dealt-alone")
+    name = "model.layers.1.mlp.experts.gate_up_proj"
+    for path, first in zip(
+        sorted((two / "dealt-out" / CHECKPOINTS / "step-00000004").glob("model-*")), (0, 25), strict=True
+    ):
+        with safe_open(path, "pt") as file:
+            assert file.get_slice(name).get_shape()[0] == 25
+            assert json.loads(file.metadata()["first_rows"])[name] == first
 
 
 @FORM
@@ -159,6 +178,15 @@ def test_a_step_that_cannot_be_shared_out_is_refused(monkeypatch: pytest.MonkeyP
     assert distributed.shared_out(8) == 2
     with pytest.raises(UsageError, match="a step of 6 batches cannot be shared out among 4 processes"):
         distributed.shared_out(6)
+
+
+def test_experts_that_cannot_be_dealt_out_are_refused(
+    mixtures: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+    with pytest.raises(UsageError, match="7 experts cannot be dealt out among 2 processes"):
+        distributed.spread(load_model(mixtures["qwen3"]), by_expert=True)
 
 
 def test_the_command_under_torchrun_ends_well_and_an_error_is_one_line(

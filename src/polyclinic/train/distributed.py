@@ -116,14 +116,22 @@ def shared_out(accumulate: int) -> int:
     return accumulate // size()
 
 
-def spread(model: PreTrainedModel) -> None:
+def spread(model: PreTrainedModel, by_expert: bool = False) -> None:
     """Shard a model over the processes (FSDP2), each parameter by rows; gradients become means over them.
 
     By transformers' own `DistributedConfig`, which its Trainer knows. Layers are gathered one at a
     time; embeddings, head and last norm stay together, because tied weights must be in one group.
+    `by_expert`: experts are not gathered, tokens travel to the process that holds theirs (expert
+    parallelism). Raises UsageError where they cannot be dealt out evenly.
     """
+    experts = int(getattr(model.config, "num_experts", 0))
+    if by_expert and (not experts or experts % size()):
+        what = f"{experts} experts cannot be dealt out among {size()} processes"
+        refused = UsageError("train.parallel", what, "give a number of processes that divides them, or parallel fsdp")
+        raise refused if leads() else SystemExit(refused.exit_code)
     model.fsdp_plan = LAYERS
-    config, _, mesh = type(model).prepare_distribute_model(DistributedConfig(fsdp_size=size()))
+    wanted = DistributedConfig(fsdp_size=size(), ep_size=size() if by_expert else 1)
+    config, _, mesh = type(model).prepare_distribute_model(wanted)
     type(model).maybe_distribute_model(model, config, mesh)
 
 

@@ -86,8 +86,8 @@ def fit(
         ) as report,
     ):
         distributed.agree(_want_of_space(folder, model, settings.keep + settings.keep_best))
-        if settings.parallel == "fsdp" and distributed.size() > 1:
-            distributed.spread(model)
+        if settings.parallel != "ddp" and distributed.size() > 1:
+            distributed.spread(model, by_expert=settings.parallel == "experts")
         families = Families(packs.expert_of, names)
         diary = Diary(folder / LOG, families, language_loss, loads, speed, progress, report, validating)
         watching = [_Due(settings.save_every), *([validating] if validating else []), stop, diary]
