@@ -125,6 +125,15 @@ def _write_common(
     (work / "trainer_state.json").write_text(trainer_state, "utf-8")
 
 
+def tidy(root: Path) -> None:
+    """Take away what a killed save left half done."""
+    for path in root.glob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def latest(root: Path) -> tuple[Path | None, list[Path]]:
     """Return the newest undamaged checkpoint and the damaged ones that are newer."""
     bad: list[Path] = []

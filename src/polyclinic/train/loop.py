@@ -86,6 +86,8 @@ def fit(
         ) as report,
     ):
         distributed.agree(_want_of_space(folder, model, settings.keep + settings.keep_best))
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         if settings.parallel != "ddp" and distributed.size() > 1:
             distributed.spread(model, by_expert=settings.parallel == "experts")
         families = Families(packs.expert_of, names)
@@ -95,6 +97,7 @@ def fit(
         trainer = StrictTrainer(packs, settings, language_loss, balancing, one_expert, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=resume)
+        model.gradient_checkpointing_disable()
         best = validating.load_best(trainee) if validating and settings.keep_best else {}
     return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume), **best}
 
@@ -145,6 +148,7 @@ def _want_of_space(folder: Path, model: PreTrainedModel, keep: int) -> DiskError
 
 def _resume_point(root: Path, progress: Progress) -> str | None:
     """Return the newest good checkpoint, saying which damaged ones were passed over."""
+    checkpoint.tidy(root)
     newest, bad = checkpoint.latest(root)
     for path in bad:
         progress.say(f"checkpoint {path.name} is damaged, falling back")
@@ -159,8 +163,6 @@ def _arguments(settings: TrainingSection, steps: int, folder: Path, seed: int) -
         max_steps=steps,
         per_device_train_batch_size=settings.batch_packs,
         gradient_accumulation_steps=distributed.shared_out(settings.accumulate),
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=settings.precision == "bf16",
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,

@@ -1,8 +1,10 @@
 """What may end a training early: a signal, a full disk, too little memory. None of them loses work."""
 
+import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from polyclinic.errors import DiskError, PolyclinicError
 from polyclinic.train import distributed
 
 STATES_OF_ADAMW = 2
+ECHO_SECONDS = 2.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "std::bad_alloc")
 
@@ -47,11 +50,18 @@ def stopping(say: Callable[[str], None]) -> Iterator[Stop]:
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def heard(number: int, _: Any) -> None:
-        stop.signal = number
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        say("stopping behind this step; once more to leave at once")
+    # torchrun passes on, as SIGTERM, the Ctrl-C that its processes have heard themselves.
+    echo, first = (ECHO_SECONDS if distributed.size() > 1 else 0.0), time.monotonic()
+
+    def heard(number: int, frame: Any) -> None:
+        nonlocal first
+        if stop.signal is None:
+            stop.signal, first = number, time.monotonic()
+            say("stopping behind this step; once more to leave at once")
+        elif time.monotonic() - first >= echo:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            os.kill(os.getpid(), number)
 
     for number in SIGNALS:
         signal.signal(number, heard)
