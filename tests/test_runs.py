@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyclinic import runs
-from polyclinic.errors import BusyError, DataError, DiskError
-from polyclinic.runs import RunFolder, damaged, digest, read_json, sha256_file, write_bytes, write_json
+from polyclinic.errors import BusyError, CheckpointError, DataError, DiskError
+from polyclinic.runs import CHECKPOINTS, RunFolder, damaged, digest, read_json, sha256_file, write_bytes, write_json
 
 CONTENT = {"a.bin": b"weights" * 99, "sub/b.txt": b"words", "sub/deep/empty": b""}
 
@@ -395,3 +395,22 @@ def test_json_is_readable_in_every_script(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"b": "Gesundheit", "a": "\u5065\u5eb7"})
     assert (tmp_path / "x.json").read_text("utf-8") == '{\n "b": "Gesundheit",\n "a": "\u5065\u5eb7"\n}\n'
     assert read_json(tmp_path / "x.json") == {"b": "Gesundheit", "a": "\u5065\u5eb7"}
+
+
+def test_checkpoints_of_another_recipe_are_refused_and_stay(tmp_path: Path) -> None:
+    """Whoever changed a key by mistake has lost nothing: the old recipe goes on."""
+
+    def killed(folder: Path) -> dict[str, Any]:
+        (folder / CHECKPOINTS / "step-00000010").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with RunFolder.open(tmp_path) as run:
+        with pytest.raises(KeyboardInterrupt):
+            run.step("train", {"rate": 1}, killed)
+        with pytest.raises(CheckpointError, match="holds checkpoints of a training with another recipe") as caught:
+            run.step("train", {"rate": 2}, lambda _: {})
+        assert caught.value.exit_code == 4
+        assert run.step(
+            "train", {"rate": 1}, lambda folder: {"there": (folder / CHECKPOINTS / "step-00000010").is_dir()}
+        )
+        assert run.manifest("train")["facts"] == {"there": True}

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from polyclinic.errors import BusyError, DataError, DiskError
+from polyclinic.errors import BusyError, CheckpointError, DataError, DiskError
 
 MANIFEST = "manifest.json"
 SELF = "sha256"  # of the manifest's other entries
 LOCK = "run.lock"
 SCRATCH = "scratch"  # what a step keeps only to survive a kill: never sealed, gone once published
+CHECKPOINTS = f"{SCRATCH}/checkpoints"  # of a training, below the folder of its step
 
 
 def sha256_file(path: Path) -> str:
@@ -183,10 +184,16 @@ class RunFolder:
             raise DiskError(folder, "is in the way and not of a run", "move it or choose another folder")
 
     def _workplace(self, name: str, key: str) -> Path:
-        """Return the step's work folder, emptied unless it was begun with the same key."""
+        """Return the step's work folder, emptied unless it was begun with the same key.
+
+        Raises CheckpointError rather than throw a training away.
+        """
         folder = self.path / f".work-{name}"
         mark = folder / SCRATCH / "key"
         if not (mark.is_file() and mark.read_text() == key):
+            if any((folder / CHECKPOINTS).glob("step-*")):
+                what = "holds checkpoints of a training with another recipe, base, text or version"
+                raise CheckpointError(folder, what, "run what began it to go on, or remove the folder to begin anew")
             shutil.rmtree(folder, ignore_errors=True)
             mark.parent.mkdir(parents=True)
             write_bytes(mark, key.encode())

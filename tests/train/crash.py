@@ -14,11 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
-from polyclinic.runs import damaged
+from polyclinic.runs import CHECKPOINTS, damaged
 from polyclinic.train import checkpoint
 from polyclinic.train.loop import fit
 from polyclinic.train.report import read_log
-from polyclinic.train.trainer import CHECKPOINTS
 
 STEPS, EVERY = 6, 2
 LOOP: dict[str, Any] = {

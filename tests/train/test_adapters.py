@@ -19,12 +19,11 @@ from polyclinic.moe.attach import is_attached
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.progress import Silent
 from polyclinic.recipe import LoraSection, MoeTrainingSection
-from polyclinic.runs import read_json
+from polyclinic.runs import CHECKPOINTS, read_json
 from polyclinic.train import adapters, run
 from polyclinic.train.loop import fit
 from polyclinic.train.packs import Packs, collate
 from polyclinic.train.report import read_log
-from polyclinic.train.trainer import CHECKPOINTS
 from train import crash
 
 KINDS = pytest.mark.parametrize("kind", ["qwen2", "qwen3"])

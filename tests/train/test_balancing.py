@@ -16,9 +16,10 @@ from polyclinic.moe import attach as routed
 from polyclinic.moe.checkpoint import load_model, read_families, write_families
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection
+from polyclinic.runs import CHECKPOINTS
 from polyclinic.train import loop, run
 from polyclinic.train.report import read_log
-from polyclinic.train.trainer import CHECKPOINTS, Balancing
+from polyclinic.train.trainer import Balancing
 
 STEPS = 15  # the bias grows for 7 steps and is gone from 12 on
 SECTION = MoeTrainingSection(

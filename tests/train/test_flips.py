@@ -9,10 +9,9 @@ import pytest
 from polyclinic.cli import main
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection
-from polyclinic.runs import damaged, seal
+from polyclinic.runs import CHECKPOINTS, damaged, seal
 from polyclinic.train import checkpoint
 from polyclinic.train.run import train_mixture
-from polyclinic.train.trainer import CHECKPOINTS
 
 FLIPS = 1000
 

@@ -21,12 +21,11 @@ from polyclinic.moe.attach import is_attached
 from polyclinic.moe.checkpoint import load_model, read_families
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection, ScratchSection, TrainingSection
-from polyclinic.runs import damaged, read_json, write_json
+from polyclinic.runs import CHECKPOINTS, damaged, read_json, write_json
 from polyclinic.train import run
 from polyclinic.train.loop import fit
 from polyclinic.train.packs import Packs, PackSampler
 from polyclinic.train.report import read_log
-from polyclinic.train.trainer import CHECKPOINTS
 
 STEPS, KILLED_AT, LAST_SAVED = 15, 12, 8
 # Lines and checkpoints fall on different steps: the log must not lose what lies between them.

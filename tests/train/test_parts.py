@@ -25,13 +25,12 @@ from polyclinic.moe import attach as routed
 from polyclinic.moe.checkpoint import load_model, read_families
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection, UpcycleSection
-from polyclinic.runs import read_json, write_json
+from polyclinic.runs import CHECKPOINTS, read_json, write_json
 from polyclinic.train import run
 from polyclinic.train.loop import fit
 from polyclinic.train.packs import Packs, PackSampler, collate
 from polyclinic.train.parts import only
 from polyclinic.train.report import read_log
-from polyclinic.train.trainer import CHECKPOINTS
 from polyclinic.upcycle.build import build
 from train import crash
 

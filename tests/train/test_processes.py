@@ -17,10 +17,10 @@ from polyclinic.errors import UsageError
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection
+from polyclinic.runs import CHECKPOINTS
 from polyclinic.train import distributed
 from polyclinic.train.report import read_log
 from polyclinic.train.run import train_mixture
-from polyclinic.train.trainer import CHECKPOINTS
 from train import processes
 
 STEPS, EVERY = 4, 2

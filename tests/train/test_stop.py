@@ -15,9 +15,8 @@ from torch import nn
 
 from polyclinic.errors import DiskError, PolyclinicError
 from polyclinic.moe.checkpoint import load_model
-from polyclinic.runs import damaged
+from polyclinic.runs import CHECKPOINTS, damaged
 from polyclinic.train.stop import check_space, checkpoint_bytes, memory_errors, stopping
-from polyclinic.train.trainer import CHECKPOINTS
 from train.test_loop import SECTION, Listener, train, weights
 
 SIGNAL_ITSELF = """

@@ -20,11 +20,10 @@ from polyclinic.moe import attach as routed
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection
-from polyclinic.runs import read_json
+from polyclinic.runs import CHECKPOINTS, read_json
 from polyclinic.train import checkpoint, run, validate
 from polyclinic.train.packs import Packs
 from polyclinic.train.report import read_log
-from polyclinic.train.trainer import CHECKPOINTS
 
 # A high rate and little text: the loss on other text rises again.
 SECTION = MoeTrainingSection(

@@ -17,6 +17,7 @@ from polyclinic.moe.attach import ALONE, Routing
 from polyclinic.moe.balance import Balance, Loads
 from polyclinic.progress import Progress
 from polyclinic.recipe import MoeTrainingSection, TrainingSection
+from polyclinic.runs import CHECKPOINTS
 from polyclinic.train import adapters, checkpoint, distributed, parts
 from polyclinic.train.diary import LOG, Diary
 from polyclinic.train.metrics import ExpertLoads, Families, LanguageLoss
@@ -25,7 +26,7 @@ from polyclinic.train.reporters import check_reporters, reporting
 from polyclinic.train.schedule import steps_of
 from polyclinic.train.speed import Speedometer
 from polyclinic.train.stop import check_space, memory_errors, stopping
-from polyclinic.train.trainer import CHECKPOINTS, Balancing, StrictTrainer
+from polyclinic.train.trainer import Balancing, StrictTrainer
 from polyclinic.train.validate import Validation
 
 

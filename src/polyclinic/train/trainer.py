@@ -17,15 +17,13 @@ from polyclinic.errors import PolyclinicError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.balance import Balance, grows, next_bias, remaining
 from polyclinic.recipe import TrainingSection
-from polyclinic.runs import SCRATCH
+from polyclinic.runs import CHECKPOINTS
 from polyclinic.train import checkpoint, distributed
 from polyclinic.train.loss import head_gives_losses, shifted
 from polyclinic.train.metrics import ExpertLoads, LanguageLoss
 from polyclinic.train.packs import Packs, PackSampler, collate
 from polyclinic.train.parts import OneExpert
 from polyclinic.train.schedule import share_of_peak
-
-CHECKPOINTS = f"{SCRATCH}/checkpoints"
 
 
 class Balancing(TrainerCallback):

@@ -18,13 +18,12 @@ from transformers import TrainerCallback
 
 from polyclinic.corpus.pack import IGNORED, PADDING_LANGUAGE
 from polyclinic.recipe import TrainingSection
-from polyclinic.runs import damaged, write_json
+from polyclinic.runs import CHECKPOINTS, damaged, write_json
 from polyclinic.train import checkpoint
 from polyclinic.train.diary import LOG, lines_until
 from polyclinic.train.loss import head_gives_losses, shifted
 from polyclinic.train.metrics import LanguageLoss, macro
 from polyclinic.train.packs import Packs, collate
-from polyclinic.train.trainer import CHECKPOINTS
 
 
 class Best(NamedTuple):
