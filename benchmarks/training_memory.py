@@ -185,7 +185,7 @@ def head_bytes(sizes: Sizes, shape: Shape, settings: MoeTrainingSection) -> tupl
 
 def _again(model: PreTrainedModel, settings: MoeTrainingSection) -> None:
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def main() -> None:

@@ -141,7 +141,7 @@ def test_two_forwards_before_one_backward_keep_their_own_ids_under_checkpointing
         model = mixture(kind).train()
         if checkpointing:
             choice = None if reentrant is None else {"use_reentrant": reentrant}
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=choice)
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs=choice)
         attach(model, mode)
         losses = [model(tokens, labels=tokens, family_ids=i).loss for i in ids]
         with routing(model, Routing.TOPK):  # what holds now does not reach a forward of before

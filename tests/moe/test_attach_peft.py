@@ -123,7 +123,7 @@ def test_lora_under_checkpointing_and_balance_has_the_gradients_without_checkpoi
             if "lora_" in name:
                 torch.nn.init.normal_(parameter, std=0.3)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         model.train()
         sum(model(input_ids=tokens, labels=tokens, family_ids=i).loss for i in (tokens % 5, tokens % 3)).backward()
         results.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})

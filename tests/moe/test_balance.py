@@ -185,7 +185,7 @@ def test_gradients_are_those_of_the_plain_sum_of_losses(
     sum(outside(plain, balance, c["attention_mask"].bool(), c) for c in calls).backward()
     ours = mixture(kind, num_experts_per_tok=top_k).train()
     if reentrant is not None:
-        ours.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        ours.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
     attach(ours, Routing.HYBRID, balance)
     sum(ours(**c).loss for c in calls).backward()
     for name, expected in gradients(plain).items():
@@ -239,7 +239,7 @@ def test_recomputation_finds_the_bias_of_its_forward(mixture: Any, kind: str, re
     for checkpointing in (False, True):
         model, balance = mixture(kind).train(), Balance(bias_LE=torch.eye(5)[:2] * 9)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
         attach(model, Routing.TOPK, balance)
         loss = model(tokens, labels=tokens).loss
         balance.bias_LE = torch.eye(5)[2:4] * 9
@@ -266,7 +266,7 @@ def test_loads_are_the_picks_of_counted_tokens_once_whatever_is_recomputed(
 ) -> None:
     model, tokens, groups = mixture(kind).train(), some_tokens(), some_tokens(seed=2) % 4 - 1
     if reentrant is not None:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
     balance = Balance(0.1, loads=Loads(num_groups=3))
     attach(model, Routing.HYBRID, balance)
     given = {"labels": tokens, "family_ids": tokens % 5, "group_ids": groups}

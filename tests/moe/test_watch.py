@@ -84,7 +84,7 @@ def test_every_routing_tells_each_layer_once_per_forward_with_no_balance_asked(
 ) -> None:
     model = mixture(kind)
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     balance, logits = watched(model, mode)
     tokens = (some_tokens() % 6 > 0).sum().item()
     assert [sums_3[2].item() for sums_3, _ in balance.routers._sums.values()] == [tokens] * len(sparse_layers(model))

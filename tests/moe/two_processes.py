@@ -40,7 +40,7 @@ def half(values: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
 def attached(folder: Path, balance: Balance, checkpointing: bool = False) -> Any:
     model = load_model(folder).train()
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     attach(model, Routing.HYBRID, balance)
     return model
 

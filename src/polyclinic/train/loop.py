@@ -88,7 +88,7 @@ def fit(
     ):
         distributed.agree(_want_of_space(folder, model, settings.keep + settings.keep_best))
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         if settings.parallel != "ddp" and distributed.size() > 1:
             distributed.spread(model, by_expert=settings.parallel == "experts")
         families = Families(packs.expert_of, names)
@@ -98,7 +98,8 @@ def fit(
         trainer = StrictTrainer(packs, settings, language_loss, balancing, one_expert, **values)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=resume)
-        model.gradient_checkpointing_disable()
+        if settings.gradient_checkpointing:
+            model.activation_checkpointing_disable()
         best = validating.load_best(trainee) if validating and settings.keep_best else {}
     return {"steps": steps, "tokens": steps * step_tokens, "resumed": bool(resume), **best}
 

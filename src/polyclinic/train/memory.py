@@ -177,15 +177,14 @@ def logit_bytes(shape: Shape, settings: TrainingSection, pack_tokens: int) -> in
     """Return the peak of the head beyond its gradient.
 
     Three copies of a piece; or, where pieces are several, what autograd sums their gradients of the weights with: the
-    sum so far, a piece's and their sum, in the width of products. One of them takes the place of the gradient, unless
-    an earlier batch left one.
+    sum so far, a piece's and their sum, in fp32. One of them takes the place of the gradient, unless an earlier batch
+    left one.
     """
     pieces, piece = pieces_of_head(shape, settings, pack_tokens)
     if pieces == 1:
         return LOGIT_COPIES * piece
     head = FP32 * shape.words
-    sums = 3 * product_bytes(settings) * shape.words
-    return max(LOGIT_COPIES * piece, sums - head) + (head if settings.accumulate > 1 else 0)
+    return max(LOGIT_COPIES * piece, 2 * head) + (head if settings.accumulate > 1 else 0)
 
 
 @dataclass(frozen=True)
