@@ -419,3 +419,12 @@ def test_a_new_language_is_built_packed_and_counted_with_no_file_changed_but_the
     assert [(r["tokens"], r["languages"]) for r in found["experts"]] == [(4, ["en"]), (12, ["ro", "fr"])]
     placed = {r["code"]: r["placed"] for r in found["languages"]}
     assert (placed["ro"], placed["fr"][:27]) == ("listed", "placed by lineage beside ro")
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_of_several_processes_the_first_says_what_all_have_read(
+    rank: str, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    assert main(["check", "absent.yaml"]) == 3
+    assert capsys.readouterr().err.count("error: ") == lines

@@ -11,7 +11,7 @@ from typing import Any
 
 from polyclinic import commands, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, word
-from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, UsageError
+from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
 PROGRAM = "polyclinic"
 # How libraries in Rust (safetensors, tokenizers) tell what the system refused.
@@ -208,7 +208,9 @@ def _drop_stdout() -> None:
 
 
 def _fail(err: PolyclinicError) -> int:
-    sys.stderr.write(f"error: {err}\n")
+    """Say what went wrong; of a command line or recipe that every process of torchrun read, the first says it."""
+    if os.environ.get("RANK", "0") == "0" or err.exit_code not in (UsageError.exit_code, RecipeError.exit_code):
+        sys.stderr.write(f"error: {err}\n")
     return err.exit_code
 
 

@@ -179,7 +179,6 @@ def _arguments(settings: TrainingSection, steps: int, folder: Path, seed: int) -
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,  # experts are fused: an idle one has gradients of zero
-        ddp_broadcast_buffers=False,
         use_cpu=not torch.cuda.is_available(),
     )
 
