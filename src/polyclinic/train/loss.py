@@ -45,9 +45,9 @@ def _losses(head: nn.Module, labels_T: Tensor, states_BSH: Tensor) -> Tensor:
     rows = max(1, PIECE_BYTES // (4 * vocab_size))
     pieces = list(zip(torch.split(states_TH, rows), torch.split(labels_T, rows), strict=True))
     if len(pieces) == 1:
-        return _cross_entropy(head, *pieces[0]).unflatten(0, states_BSH.shape[:2]).clone()  # FSDP2 warns of views
+        return _cross_entropy(head, *pieces[0]).view(states_BSH.shape[:2]).clone()  # FSDP2 warns of views
     losses = [checkpoint(_cross_entropy, head, *piece, use_reentrant=False) for piece in pieces]
-    return torch.cat(losses).unflatten(0, states_BSH.shape[:2]).clone()
+    return torch.cat(losses).view(states_BSH.shape[:2]).clone()
 
 
 def _cross_entropy(head: nn.Module, states_TH: Tensor, labels_T: Tensor) -> Tensor:
