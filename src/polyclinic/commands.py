@@ -142,7 +142,9 @@ def _recomputed(text: Any, asked: Any, arguments: Namespace) -> Any:
 def cmd_corpus_build(arguments: Namespace) -> int:
     """Build the corpus of a recipe on its own."""
     from polyclinic.console import ConsoleProgress
-    from polyclinic.corpus.build import build, plan, wanted_languages
+    from polyclinic.corpus.build import build
+    from polyclinic.corpus.inputs import plan, wanted_languages
+    from polyclinic.journey import SHARDS
     from polyclinic.options import read_recipe
     from polyclinic.runs import RunFolder
 
@@ -152,7 +154,7 @@ def cmd_corpus_build(arguments: Namespace) -> int:
     inputs = [(i.name, i.sha256) for i in plan(section, [*section.texts, *section.exams])]
     key = {"corpus": section.model_dump(), "inputs": inputs, "languages": wanted_languages(section)}
     with RunFolder.open(arguments.out) as run:
-        run.step("corpus", key, lambda folder: build(section, folder, progress))
+        run.step("corpus", key, lambda folder: build(section, folder, progress, arguments.out / SHARDS))
     card = arguments.out / "corpus" / "card.md"
     return emit(arguments, {"card": str(card)}, [f"card     {card}"])
 

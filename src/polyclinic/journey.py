@@ -15,6 +15,7 @@ import polyclinic
 from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
 from polyclinic.corpus import pack as packing
+from polyclinic.corpus.inputs import plan, wanted_languages
 from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError
 from polyclinic.families import Preset, load_preset
@@ -36,6 +37,7 @@ from polyclinic.train.reporters import check_reporters
 from polyclinic.upcycle.plan import check_routing, experts_of, proof_line, sparse_layers
 
 REPORT = "report.html"
+SHARDS = ".shards"  # of the corpus, kept so that a changed setting redoes only what it touches
 PINNED = ("torch", "transformers", "tokenizers", "pyarrow", "py3langid", "lm-eval", "numpy")
 
 
@@ -110,15 +112,12 @@ class Journey:
         inputs = [
             (i.name, i.sha256, i.source.model_dump())
             for sources in (section.texts, section.exams)
-            for i in corpus.plan(section, sources)
+            for i in plan(section, sources)
         ]
-        settings = section.model_dump(exclude={"root", "workers", "pack_tokens"})
-        key = {"inputs": inputs, "settings": settings, "languages": corpus.wanted_languages(section)}
+        key = {"inputs": inputs, "settings": section.cleaning(), "languages": wanted_languages(section)}
 
         def work(folder: Path) -> Mapping[str, Any]:
-            for leftover in ("raw", "documents"):
-                shutil.rmtree(folder / leftover, ignore_errors=True)
-            return corpus.build(section, folder, self._progress)
+            return corpus.build(section, folder, self._progress, self._run.path / SHARDS)
 
         self._step("corpus", "reading and cleaning text", key, work)
 
@@ -220,7 +219,7 @@ class Journey:
     def upcycle(self) -> None:
         """Build the mixture and prove it."""
         section = self._recipe.upcycle
-        languages = corpus.wanted_languages(self._recipe.corpus)
+        languages = wanted_languages(self._recipe.corpus)
         key = {"upcycle": section.model_dump(), "families": _preset_facts(self._preset), "languages": languages}
 
         def work(folder: Path) -> Mapping[str, Any]:
@@ -369,7 +368,7 @@ def check(recipe: Recipe) -> None:
     """Find what would fail later: presets, languages and inputs; raises the error it would raise."""
     recipe = applied(recipe)
     section = recipe.corpus
-    wanted = corpus.wanted_languages(section)
+    wanted = wanted_languages(section)
     preset = experts_of(recipe.upcycle)
     check_routing(recipe.upcycle, recipe.train.routing)
     check_reporters(
@@ -381,8 +380,8 @@ def check(recipe: Recipe) -> None:
     expert = chosen_expert(recipe.train, {f.name: f.languages for f in preset.families}, expert_of)
     check_has_text(recipe.train, expert, expert_of.values())
     check_routers_learn(recipe.train, recipe.upcycle.top_k, recipe.upcycle.norm_topk_prob)
-    corpus.plan(section, section.texts)
-    corpus.plan(section, section.exams)
+    plan(section, section.texts)
+    plan(section, section.exams)
 
 
 def run(recipe: Recipe, out: Path, progress: Progress) -> Summary:

@@ -13,18 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from polyclinic import strict_yaml
+from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import RecipeError, UsageError
+from polyclinic.sections import Count, Fraction, Name, NameOrNumber, NonNegative, Positive, Section
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1)]
 Kind = TypeVar("Kind", bound=BaseModel)
-NameOrNumber = Annotated[Name, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 Place = Literal["last", "first", "random", "all"]
 Baseline = Literal["none", "dense", "one", "two", "total", "first", "random", "every"]
 RoutingName = Literal["topk", "hybrid", "language"]
@@ -32,44 +28,6 @@ LossOn = Literal["all", "answers"]
 # Not the feed-forward part of dense layers: peft 0.21 takes its names, in a mixture, for the experts'.
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "experts", "router"]
 ALIGNED = 8  # of widths: the stock product of experts takes rows of whole 16 bytes, in bf16 eight numbers
-
-
-class Section(BaseModel):
-    """Base of all sections: no unknown keys, no change after reading, no silent conversion of text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Source(Section):
-    """One place records come from: the package's starter corpus, or files below `corpus.root`."""
-
-    starter: bool = Field(False, description="take the starter corpus that comes with the package")
-    path: str | None = Field(None, description="file or glob, relative to corpus.root")
-    names: list[str] | None = Field(None, description="keep only records whose `source` is one of these")
-    splits: list[str] | None = Field(None, description="keep only records whose `split` is one of these")
-    languages: list[str] | None = Field(None, description="keep only these languages of the source")
-    fields: dict[str, str] = Field({}, description="our field -> the file's column, where names differ")
-    max_per_language: Count | None = Field(None, description="records kept per language, in file order")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if self.starter == (self.path is not None):
-            raise ValueError("give either starter: true or a path")
-        return self
-
-
-class CorpusSection(Section):
-    """Which texts and exams go in, and how they are cleaned and packed."""
-
-    root: str = Field(".", description="folder that source paths are relative to")
-    languages: list[str] | None = Field(None, description="language codes; all fifty when left out")
-    texts: list[Source] = Field(min_length=1, description="training and held-out text")
-    exams: list[Source] = Field([], description="multiple-choice questions, never trained on")
-    held_out: Fraction = Field(0.05, description="share of documents kept from training, by group")
-    validation: Fraction = Field(0.0, description="share of training text kept for validate_every, by group")
-    check_language: Literal["drop", "report"] = Field("drop", description="text in another language")
-    workers: Count = Field(1, description="processes; output bytes do not depend on it")
-    pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
 
 
 class TrainingSection(Section):

@@ -22,7 +22,11 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text or conversation with its origin; `split` is `train` or `held_out` (empty: undecided)."""
+    """A text or conversation with its origin.
+
+    `id` names it within its source and language; `split` is `train`, `validation` or `held_out`
+    (empty: undecided); `category` is what kind of text it is (empty: not said).
+    """
 
     id: str
     language: str
@@ -31,6 +35,8 @@ class Document:
     group: str
     turns: tuple[Turn, ...]
     split: str = ""
+    category: str = ""
+    url: str = ""
 
     def text(self) -> str:
         """Return the content of all turns, one a line."""

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from polyclinic.recipe import CorpusSection
+from polyclinic.corpus_section import CorpusSection
 
 END, PAD = 256, 257
 

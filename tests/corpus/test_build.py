@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyclinic.corpus import starter
-from polyclinic.corpus.build import build, plan, read_documents, wanted_languages
+from polyclinic.corpus.build import build, read_documents
+from polyclinic.corpus.inputs import plan, wanted_languages
 from polyclinic.corpus.tables import DOCUMENTS, QUESTIONS, read_rows
+from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import DataError, UnknownLanguageError
 from polyclinic.progress import Silent
-from polyclinic.recipe import CorpusSection, Source
 from polyclinic.records import Document, Question
 from polyclinic.runs import read_json, sha256_file
 
@@ -60,9 +61,9 @@ def test_rows_in_are_rows_out_and_drops_each_with_its_reason(
     drops = {reason: n for reason, n in facts["counts"].items() if reason.startswith("dropped")}
     assert drops == {
         "dropped: empty": 1,
-        "dropped: exact duplicate": 1,
+        "dropped: exact duplicate": 2,
         "dropped: language not in the recipe": 1,
-        "dropped: over max_per_language": 3,
+        "dropped: over max_per_language": 2,
     }
     assert read_json(tmp_path / "out/card.json")["rows_in"] == 10
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyclinic.corpus.readers import LETTERS, MAX_LINE_BYTES, read, rows, to_document, to_question
+from polyclinic.corpus_section import Source
 from polyclinic.errors import DataError
-from polyclinic.recipe import Source
 from polyclinic.records import Document, Question, Turn
 
 MARK = "Zwiebelkuchen"  # stands in every text, and in no message

@@ -12,10 +12,10 @@ import regex
 from polyclinic.corpus import starter
 from polyclinic.corpus.build import build, read_documents
 from polyclinic.corpus.pack import SHARD, Packing, load_tokenizer, pack
+from polyclinic.corpus_section import CorpusSection
 from polyclinic.families import fifty
 from polyclinic.languages import language
 from polyclinic.progress import Silent
-from polyclinic.recipe import CorpusSection
 
 ALL = sorted(fifty())
 # Scripts of ISO 15924 that are several of Unicode's; the long-vowel mark belongs to both kana.

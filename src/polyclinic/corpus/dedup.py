@@ -3,13 +3,48 @@
 import hashlib
 import unicodedata
 
-from polyclinic.records import Document
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from polyclinic.corpus.step import MARK, Outcome, add_column, outcome, texts
+
+EXACT = f"{MARK}exact"
+Mask = npt.NDArray[np.bool_]
 
 
-def fingerprint(document: Document) -> bytes:
-    """Return a digest of the language and the text without case, width and spacing."""
-    text = unicodedata.normalize("NFKC", document.text()).casefold()
-    return hashlib.sha256(f"{document.language}\n{' '.join(text.split())}".encode()).digest()
+def fingerprint(language: str, text: str) -> bytes:
+    """Return a digest of the language and the text without case, width and spacing, 16 bytes."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return hashlib.sha256(f"{language}\n{' '.join(plain.split())}".encode()).digest()[:16]
+
+
+def mark(batch: pa.RecordBatch) -> Outcome:
+    """Add the fingerprint of each document."""
+    codes = batch.column("language").to_pylist()
+    marks = [fingerprint(code, text) for code, text in zip(codes, texts(batch), strict=True)]
+    return outcome(add_column(batch, EXACT, pa.array(marks, pa.binary(16))), [None] * len(marks))
+
+
+def duplicates(marks: pa.Table, standing: Mask) -> dict[int, str]:
+    """Return the rows that double another one; of equal documents the one with the smallest id stays."""
+    first: dict[bytes, int] = {}
+    out: dict[int, str] = {}
+    names = identities(marks)
+    prints = marks.column(EXACT).to_pylist()
+    for row in np.flatnonzero(standing).tolist():
+        other = first.setdefault(prints[row], row)
+        if other == row:
+            continue
+        kept, gone = sorted((row, other), key=lambda at: names[at])
+        first[prints[row]] = kept
+        out[gone] = "exact duplicate"
+    return out
+
+
+def identities(marks: pa.Table) -> list[tuple[str, str, str]]:
+    """Return what names each row, whatever order the inputs are in."""
+    return list(zip(*(marks.column(name).to_pylist() for name in ("source", "language", "id")), strict=True))
 
 
 def is_held_out(group: str, share: float) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from polyclinic.corpus.normalise import Step
+from polyclinic.corpus.step import Outcome, outcome, texts
 from polyclinic.languages import all_languages, language
 
 MIN_CHARACTERS = 40
@@ -63,17 +63,14 @@ def _code(label: str) -> str | None:
     return language(label).code if listed else None
 
 
-def identify(batch: pa.RecordBatch, identifier: Identifier, drop: bool) -> Step:
+def identify(batch: pa.RecordBatch, identifier: Identifier, drop: bool) -> Outcome:
     """Check every document; those in another language are counted, and dropped if `drop`."""
     counts: Counter[str] = Counter()
-    rows = []
-    for row in batch.to_pylist():
-        text = "\n".join(t["content"] for t in row["turns"])
-        verdict = identifier.verdict(text, row["language"])
-        wrong = verdict.startswith("looks like")
-        if verdict != "ok":
-            verb = "dropped" if wrong and drop else "language"
-            counts[f"{verb}: {row['language']} {verdict}"] += 1
-        if not (wrong and drop):
-            rows.append(row)
-    return Step(pa.RecordBatch.from_pylist(rows, schema=batch.schema), counts)
+    reasons: list[str | None] = []
+    for text, code in zip(texts(batch), batch.column("language").to_pylist(), strict=True):
+        verdict = identifier.verdict(text, code)
+        wrong = verdict.startswith("looks like") and drop
+        if verdict != "ok" and not wrong:
+            counts[f"language: {code} {verdict}"] += 1
+        reasons.append(f"{code} {verdict}" if wrong else None)
+    return outcome(batch, reasons, counts)

@@ -5,27 +5,21 @@ screen, so they never reach a shard. U+200C and U+200D stay: Persian, Sorani, Hi
 them.
 """
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
 from dataclasses import replace
-from typing import NamedTuple
 
 import pyarrow as pa
 
+from polyclinic.corpus.step import Outcome, contents, outcome, with_contents
 from polyclinic.records import Question
 
 LINE_ENDS = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 SPACES = re.compile(r"[^\S\n]+")
 BREAKS = re.compile(r" ?\n[ \n]*")
-
-
-class Step(NamedTuple):
-    """What a step gives back: the rows it keeps and why the others went."""
-
-    batch: pa.RecordBatch
-    counts: Counter[str]
 
 
 def clean(text: str) -> str:
@@ -41,16 +35,15 @@ def clean_question(question: Question) -> Question:
     return replace(question, question=clean(question.question), options=options, context=clean(question.context))
 
 
-def normalise(batch: pa.RecordBatch) -> Step:
+def normalise(batch: pa.RecordBatch) -> Outcome:
     """Clean every turn; a document with an empty turn is dropped as `empty`."""
+    given = contents(batch)
+    cleaned = [clean(text) for text in given]
+    ends = batch.column("turns").offsets.to_pylist()
+    reasons: list[str | None] = []
     counts: Counter[str] = Counter()
-    rows = []
-    for row in batch.to_pylist():
-        turns = [{**t, "content": clean(t["content"])} for t in row["turns"]]
-        if turns != row["turns"]:
-            counts["changed: normalised"] += 1
-        if all(t["content"] for t in turns):
-            rows.append({**row, "turns": turns})
-        else:
-            counts["dropped: empty"] += 1
-    return Step(pa.RecordBatch.from_pylist(rows, schema=batch.schema), counts)
+    for first, last in itertools.pairwise(ends):
+        turns = slice(first - ends[0], last - ends[0])
+        counts["changed: normalised"] += cleaned[turns] != given[turns]
+        reasons.append(None if all(cleaned[turns]) else "empty")
+    return outcome(with_contents(batch, cleaned), reasons, +counts)

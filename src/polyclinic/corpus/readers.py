@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyclinic.corpus_section import Source
 from polyclinic.errors import DataError
 from polyclinic.languages import language
-from polyclinic.recipe import Source
 from polyclinic.records import Document, Question, Turn
 
 MAX_LINE_BYTES = 16_000_000

@@ -6,7 +6,7 @@ wrote them. No paths, times or host names are stored.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +22,19 @@ DOCUMENTS = pa.schema(
         ("group", pa.string()),
         ("turns", pa.list_(TURN)),
         ("split", pa.string()),
+        ("category", pa.string()),
+        ("url", pa.string()),
     ]
 )
+
+# What the whole corpus decides by; the steps add columns named `mark_...`. Rows as in the documents.
+MARKS = ("id", "language", "source", "group", "split", "category")
+
+# Of each reason, language and shard a few documents that went, for `corpus inspect`.
+DROPPED = pa.schema([(name, pa.string()) for name in ("id", "language", "source", "reason", "excerpt")])
+
+# What becomes of each row of a shard: dropped for a reason (null: kept), and its split.
+DECISIONS = pa.schema([("reason", pa.string()), ("split", pa.string())])
 
 QUESTIONS = pa.schema(
     [
@@ -55,6 +66,30 @@ PACKS = pa.schema(
 PACKED_RECORDS = pa.schema([("pack", pa.int32()), ("id", pa.string())])
 
 ROWS_PER_BATCH = 1024
+
+
+class Writer:
+    """Writes record batches of one schema to one Parquet file; the first batch brings the schema."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write a batch; empty ones only bring the schema."""
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, batch.schema, compression="zstd")
+        if batch.num_rows:
+            self._writer.write_batch(batch, row_group_size=ROWS_PER_BATCH)
+            self.rows += batch.num_rows
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 def write_table(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
