@@ -55,7 +55,7 @@ def given_at(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     values = copy.deepcopy(WHOLE)
     inner: Any = values
     for part in path[:-1]:
-        inner = inner[part]
+        inner = inner.setdefault(part, {}) if isinstance(inner, dict) else inner[part]
     inner[path[-1]] = value
     return values
 

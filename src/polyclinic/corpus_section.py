@@ -53,7 +53,7 @@ class CorpusSection(Section):
     held_out: Fraction = Field(0.05, description="share of documents kept from training, by group")
     validation: Fraction = Field(0.0, description="share of training text kept for validate_every, by group")
     check_language: Literal["drop", "report"] = Field("drop", description="text in another language")
-    dedup: DedupSection | None = Field(DedupSection(), description="duplicates")
+    dedup: DedupSection | None = DedupSection()
     decontaminate: DecontaminateSection | None = Field(
         DecontaminateSection(), description="exam items in training text"
     )

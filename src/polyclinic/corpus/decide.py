@@ -6,6 +6,7 @@ each sees which rows still stand. All depend on what the records are, none on wh
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,18 +35,9 @@ class Deciding(NamedTuple):
 
 def rulings(deciding: Deciding) -> list[Ruling]:
     """Return the rulings a section asks for, in the order in which they are made."""
-    found: list[Ruling] = []
-    if deciding.section.dedup:
-        found.append(dedup.duplicates)
-    found.append(
-        lambda marks, standing: over_cap(
-            marks,
-            standing,
-            [item.source.max_per_language for item in deciding.inputs],
-            [item.number for item in deciding.inputs],
-        )
-    )
-    return found
+    caps = [item.source.max_per_language for item in deciding.inputs]
+    capped = partial(over_cap, caps=caps, sources=[item.number for item in deciding.inputs])
+    return [*([dedup.duplicates] if deciding.section.dedup else []), capped]
 
 
 def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
@@ -65,7 +57,8 @@ def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
     ends = np.searchsorted(shard_of, np.arange(len(deciding.inputs) + 1))
     for item, first, last in zip(deciding.inputs, ends, ends[1:], strict=False):
         with Writer(folder / f"{item.name}.parquet") as writer:
-            for batch in table.slice(first, last - first).to_batches() or [table.schema.empty_table().to_batches()]:
+            writer.write(pa.RecordBatch.from_pylist([], schema=DECISIONS))
+            for batch in table.slice(first, last - first).to_batches():
                 writer.write(batch)
     return {"rows": marks.num_rows, "counts": dict(sorted(counts.items()))}
 

@@ -36,7 +36,7 @@ def duplicates(marks: pa.Table, standing: Mask) -> dict[int, str]:
         other = first.setdefault(prints[row], row)
         if other == row:
             continue
-        kept, gone = sorted((row, other), key=lambda at: names[at])
+        kept, gone = sorted((row, other), key=lambda at: (names[at], at))
         first[prints[row]] = kept
         out[gone] = "exact duplicate"
     return out
