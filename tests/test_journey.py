@@ -85,7 +85,7 @@ def test_a_recipe_walks_to_a_report(walk: tuple[Path, Summary]) -> None:
     folder, summary = walk
     assert summary.did == STEPS
     assert summary.report == folder / "report.html"
-    assert {p.name for p in folder.iterdir()} == {*STEPS, "report.html", "manifest.json", LOCK}
+    assert {p.name for p in folder.iterdir()} == {*STEPS, ".shards", "report.html", "manifest.json", LOCK}
 
 
 def test_the_manifests_name_every_file_by_its_digest(walk: tuple[Path, Summary]) -> None:
