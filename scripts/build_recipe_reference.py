@@ -35,6 +35,7 @@ TABLES = (
     ("train, besides the loop", "MoeTrainingSection"),
     ("train.lora", "LoraSection"),
     ("specialise, besides the loop", "SpecialiseSection"),
+    ("ablate", "AblateSection"),
     ("analyse", "AnalyseSection"),
     ("evaluate", "EvaluateSection"),
 )
@@ -55,6 +56,7 @@ MEANINGS = {
     "Recipe.upcycle": "where the experts go",
     "Recipe.train": "training of the mixture",
     "Recipe.specialise": "a second training, of each family's expert alone",
+    "Recipe.ablate": "what each language's and category's text is worth",
     "Recipe.analyse": "watching the routing",
     "Recipe.evaluate": "exams and held-out loss",
     "BaseSection.from_scratch": "train a small base on the corpus",

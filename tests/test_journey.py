@@ -18,13 +18,14 @@ from polyclinic.corpus.build import read_documents
 from polyclinic.corpus.pack import RECORDS
 from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError, PolyclinicError, RecipeError
-from polyclinic.journey import Summary, check, run, versions
+from polyclinic.journey import Summary, check, run
 from polyclinic.languages import language
 from polyclinic.progress import Silent
 from polyclinic.recipe import Recipe
 from polyclinic.runs import digest as digest_of
 from polyclinic.runs import read_json
 from polyclinic.train.report import read_log
+from polyclinic.versions import versions
 
 STEPS = ["corpus", "tokenizer", "packed", "base", "upcycle", "train", "analyse", "evaluate"]
 LOCK = "run.lock"  # written by every process that holds the folder

@@ -60,7 +60,8 @@ def company() -> Iterator[bool]:
 
 def _dry_run(arguments: Namespace, recipe: Any) -> int:
     """Check a recipe and print the mixture its run would build."""
-    from polyclinic.journey import check, finished_base
+    from polyclinic.journey import check
+    from polyclinic.runs import finished_base
 
     check(recipe)
     base = recipe.base

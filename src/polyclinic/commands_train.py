@@ -62,7 +62,7 @@ def _check_sealed(*folders: Path) -> None:
 
 def cmd_train_plan(arguments: Namespace) -> int:
     """Print what training the mixture of a recipe takes; nothing is loaded, nothing written."""
-    from polyclinic.journey import finished_base
+    from polyclinic.runs import finished_base
     from polyclinic.moe.blueprint import dense_config
     from polyclinic.options import read_recipe
     from polyclinic.train.base import scratch_config

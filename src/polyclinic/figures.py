@@ -49,8 +49,34 @@ def grid(
                 for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
             }
             drawing.legend(shown.values(), shown, loc="outside right upper", frameon=False, fontsize=8)
-        out = StringIO()
-        drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        return _as_svg(drawing)
+
+
+def intervals(rows: Mapping[str, tuple[float, float, float]], x: str) -> str:
+    """Return a dot with its interval for each name, in the order given, against a line at 0."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_style()):
+        drawing = Figure(figsize=(7, 0.8 + 0.2 * len(rows)), layout="constrained")
+        axes = drawing.subplots()
+        for place, (value, low, high) in enumerate(rows.values()):
+            axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=2)
+            axes.plot([value], [place], marker="o", color=COLOURS[0], markersize=4)
+        axes.axvline(0.0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.invert_yaxis()
+        axes.margins(y=0.5 / max(1, len(rows)))
+        axes.set_xlabel(x)
+        axes.grid(alpha=0.25, axis="x")
+        axes.spines[["top", "right"]].set_visible(False)
+        return _as_svg(drawing)
+
+
+def _as_svg(drawing: Any) -> str:
+    """Return a drawing as SVG in the colours of the page around it."""
+    out = StringIO()
+    drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
 

@@ -6,26 +6,23 @@ changed. Stages are imported when their step runs, so that a finished run costs 
 
 import shutil
 from collections.abc import Iterator, Mapping
-from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import polyclinic
 from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
 from polyclinic.corpus import pack as packing
 from polyclinic.corpus.inputs import plan, wanted_languages
 from polyclinic.corpus.tables import read_rows
-from polyclinic.errors import DataError
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
-from polyclinic.recipe import MoeTrainingSection, Recipe, TrainingSection
+from polyclinic.recipe import AblateSection, MoeTrainingSection, Recipe, TrainingSection
 from polyclinic.records import Question
 from polyclinic.runs import (
     MANIFEST,
     RunFolder,
-    damaged,
+    finished_base,
     read_json,
     sha256_file,
     weight_digests,
@@ -35,10 +32,10 @@ from polyclinic.runs import (
 from polyclinic.train.choices import check_has_text, check_installed, check_routers_learn, chosen_expert
 from polyclinic.train.reporters import check_reporters
 from polyclinic.upcycle.plan import check_routing, experts_of, proof_line, sparse_layers
+from polyclinic.versions import versions
 
 REPORT = "report.html"
 SHARDS = ".shards"  # of the corpus, kept so that a changed setting redoes only what it touches
-PINNED = ("torch", "transformers", "tokenizers", "pyarrow", "py3langid", "lm-eval", "numpy")
 
 
 class Summary(NamedTuple):
@@ -47,17 +44,6 @@ class Summary(NamedTuple):
     lines: list[str]
     report: Path
     did: list[str]  # steps that were done in this call
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what decides a run's output, ours first."""
-    out = {"polyclinic": polyclinic.__version__}
-    for name in PINNED:
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            out[name] = "not installed"
-    return out
 
 
 class Journey:
@@ -78,6 +64,9 @@ class Journey:
         self.tokenizer()
         self.pack("packed", "all")
         self.base()
+        if self._recipe.ablate is not None:
+            self.ablate(self._recipe.ablate)
+            return self.report()
         if self._experts:
             self.upcycle()
         self.train()
@@ -294,6 +283,36 @@ class Journey:
         what = f"training the expert of {section.family} alone"
         self._step(name, what, {"specialise": section.model_dump(), **self._key("train", packed)}, work)
 
+    def ablate(self, section: AblateSection) -> None:
+        """Tune the base on parts of the text, each in a step of its own, and compare."""
+        from polyclinic import ablation
+
+        documents = list(corpus.read_documents(self._folder("corpus")))
+        parts = ablation.parts(section, (d for d in documents if d.split == "train"))
+        places = ablation.Places(self._dense(), self._folder("tokenizer"))
+        loop = {"train": self._recipe.train.model_dump(), "ablate": section.model_dump()}
+        measured = {}
+        for number, part in enumerate(parts):
+            name = f"ablate-{number:03d}"
+            key = {"part": part, **loop, **self._key("corpus", "tokenizer", "packed", "base")}
+            self._step(
+                name,
+                f"what is {part.told()} worth",
+                key,
+                partial(
+                    ablation.measure,
+                    self._recipe,
+                    part,
+                    places,
+                    documents,
+                    self._preset.expert_of,
+                    progress=self._progress,
+                ),
+            )
+            measured[part] = self._folder(name)
+        key = {**loop, **self._key(*(path.name for path in measured.values()))}
+        self._step("ablate", "comparing", key, partial(ablation.compare, self._recipe, measured))
+
     def analyse(self) -> None:
         """Route held-out text through the trained mixture."""
         section = self._recipe.analyse
@@ -346,18 +365,6 @@ class Journey:
         path = self._run.path / MANIFEST
         if self._did or not path.is_file() or read_json(path) != manifest:
             write_json(path, manifest)
-
-
-def finished_base(run: str) -> Path:
-    """Return the folder of the base that a finished run trained or used; raises DataError if there is none."""
-    folder = Path(run) / "base"
-    if damaged(folder) is not None:
-        raise DataError(run, "holds no finished base", "name a run folder whose base step is done")
-    named = folder / "parent.json"
-    parent = Path(read_json(named)["path"]) if named.is_file() else folder
-    if not parent.is_dir():
-        raise DataError(run, f"its base {parent} is no longer there", "name the checkpoint itself")
-    return parent
 
 
 def _preset_facts(preset: Preset) -> list[tuple[str, tuple[str, ...]]]:

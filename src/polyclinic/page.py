@@ -19,6 +19,10 @@ DENSE_INTRO = (
     "This model is a baseline without experts: the dense base, trained further on the texts that a mixture of family "
     "experts would have been trained on. This page says how well it does in each language."
 )
+ABLATION_INTRO = (
+    "Which text is worth what: small models that differ only in what they were tuned on, scored on text none of them "
+    "saw. This page says what the text of each language and of each category does."
+)
 # Nothing may be fetched, not even by a style; the page is one file.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -26,6 +30,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def page(name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], recipe: Mapping[str, Any]) -> str:
     """Return the whole page."""
     intro = DENSE_INTRO if recipe.get("baseline") == "dense" else INTRO
+    intro = ABLATION_INTRO if recipe.get("ablate") else intro
     css = resources.files("polyclinic.data").joinpath("report.css").read_text("utf-8")
     sections = "".join(
         f'<section><h2>{escape(f.title)}</h2><p class="lead">{escape(f.lead)}</p>{f.html}</section>' for f in fragments

@@ -208,6 +208,15 @@ class SpecialiseSection(TrainingSection):
         return MoeTrainingSection(**self.model_dump(), trains="experts", family=family)
 
 
+class AblateSection(Section):
+    """What parts of the text do to held-out loss; the run tunes the base on each and ends there."""
+
+    languages: list[str] | None = Field(None, description="tuned on alone; all that have text if left out")
+    categories: list[str] | None = Field(None, description="left out in turn; all there are if left out")
+    max_documents_per_language: Count = Field(20, description="held-out documents scored")
+    resamples: Annotated[int, Field(ge=100, strict=True)] = Field(1000, description="of the intervals")
+
+
 class AnalyseSection(Section):
     """How much text is routed, and how many shuffles make the null."""
 
@@ -234,6 +243,7 @@ class Recipe(Section):
     upcycle: UpcycleSection = UpcycleSection()
     train: MoeTrainingSection
     specialise: SpecialiseSection | None = None
+    ablate: AblateSection | None = None
     analyse: AnalyseSection = AnalyseSection()
     evaluate: EvaluateSection = EvaluateSection()
 

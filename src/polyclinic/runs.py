@@ -125,6 +125,18 @@ def damaged(folder: Path) -> str | None:
     return None
 
 
+def finished_base(run: str) -> Path:
+    """Return the folder of the base that a finished run trained or used; raises DataError if there is none."""
+    folder = Path(run) / "base"
+    if damaged(folder) is not None:
+        raise DataError(run, "holds no finished base", "name a run folder whose base step is done")
+    named = folder / "parent.json"
+    parent = Path(read_json(named)["path"]) if named.is_file() else folder
+    if not parent.is_dir():
+        raise DataError(run, f"its base {parent} is no longer there", "name the checkpoint itself")
+    return parent
+
+
 class RunFolder:
     """A folder of finished steps. Use `RunFolder.open`, which holds the lock."""
 

@@ -1,14 +1,16 @@
 """The end of a run: the fragments of all stages in one page, and the same in five lines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyclinic import ablation_report
 from polyclinic.analyse import report as analyse
 from polyclinic.baselines import SAYS
 from polyclinic.corpus import report as corpus
 from polyclinic.evaluate import report as evaluate
 from polyclinic.families import load_preset
+from polyclinic.markup import Fragment
 from polyclinic.page import page
 from polyclinic.recipe import Recipe
 from polyclinic.runs import read_json
@@ -19,6 +21,15 @@ from polyclinic.upcycle import report as upcycle
 
 def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return the page and the summary lines of a finished run."""
+    if recipe.ablate is not None:
+        return _joined(
+            recipe,
+            ablation_report.headline(run / "ablate"),
+            [
+                ablation_report.fragment(run / "ablate"),
+                corpus.fragment(run / "corpus"),
+            ],
+        )
     scores = read_json(run / "evaluate" / "scores.json")
     dense = recipe.baseline == "dense"
     routing = _families(recipe, run) if dense else read_json(run / "analyse" / "routing.json")
@@ -33,6 +44,10 @@ def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, li
     pairs = headline(scores, routing)
     if recipe.baseline != "none":
         pairs.insert(0, ("baseline", f"{recipe.baseline}: {SAYS[recipe.baseline]}"))
+    return _joined(recipe, pairs, fragments)
+
+
+def _joined(recipe: Recipe, pairs: Sequence[tuple[str, str]], fragments: Sequence[Fragment]) -> tuple[str, list[str]]:
     html = page(recipe.name, pairs, fragments, recipe.model_dump())
     width = max(len(name) for name, _ in pairs)
     return html, [f"{name:<{width}}   {value}" for name, value in pairs]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,22 @@ from polyclinic.records import Document
 MAX_TOKENS = 512  # of one document
 
 
+class Scored(NamedTuple):
+    """One document under a model: what it costs, over how many tokens and bytes."""
+
+    nats: float
+    tokens: int
+    size: int  # bytes
+
+
 @torch.no_grad()
-def held_out_loss(checkpoint: Path, documents: Sequence[Document]) -> dict[str, dict[str, float]]:
-    """Score documents with plain forwards; language -> loss, bits_per_byte, tokens, documents."""
+def document_losses(checkpoint: Path, documents: Sequence[Document]) -> list[Scored]:
+    """Score documents with plain forwards, at most MAX_TOKENS tokens of each, in their order."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     tokenizer.encode_special_tokens = True  # the name of a special token in a text is text
     model = load_model(checkpoint).eval()
     rows = [tokenizer.encode(plain_text(d), add_special_tokens=False).ids[:MAX_TOKENS] for d in documents]
-    sums: dict[str, list[float]] = {}
+    out = [Scored(0.0, 0, 0)] * len(rows)
     for batch in batches(rows):
         tokens_BS = padded([rows[i] for i in batch])
         logits = model(input_ids=tokens_BS, use_cache=False).logits[:, :-1].float()
@@ -32,11 +41,19 @@ def held_out_loss(checkpoint: Path, documents: Sequence[Document]) -> dict[str, 
             count = len(rows[index]) - 1
             # One character of a byte-level token is one byte; decoding would replace characters that are cut.
             size = sum(len(tokenizer.id_to_token(token) or "") for token in rows[index][1:])
-            total = sums.setdefault(documents[index].language, [0.0, 0.0, 0.0, 0.0])
-            for i, value in enumerate((losses_BS[row, :count].sum().item(), count, size, 1)):
-                total[i] += value
-    return {
-        code: {"loss": nats / tokens, "bits_per_byte": nats / math.log(2) / size, "tokens": tokens, "documents": n}
-        for code, (nats, tokens, size, n) in sorted(sums.items())
-        if tokens
-    }
+            out[index] = Scored(losses_BS[row, :count].sum().item(), count, size)
+    return out
+
+
+def held_out_loss(checkpoint: Path, documents: Sequence[Document]) -> dict[str, dict[str, float]]:
+    """Score documents; language -> loss, bits_per_byte, tokens, documents."""
+    groups: dict[str, list[Scored]] = {}
+    for document, scored in zip(documents, document_losses(checkpoint, documents), strict=True):
+        groups.setdefault(document.language, []).append(scored)
+    return {code: row for code in sorted(groups) if (row := _row(groups[code]))["tokens"]}
+
+
+def _row(scored: Sequence[Scored]) -> dict[str, float]:
+    nats, tokens, size = (sum(values) for values in zip(*scored, strict=True))
+    loss = {"loss": nats / tokens, "bits_per_byte": nats / math.log(2) / size} if tokens else {}
+    return {**loss, "tokens": tokens, "documents": len(scored)}
