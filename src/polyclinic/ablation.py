@@ -5,6 +5,7 @@ category, worse where that category mattered. Every tuning starts from the same 
 same number of steps, and changes are of the same documents, with intervals.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from polyclinic.languages import language
 from polyclinic.progress import Progress
 from polyclinic.recipe import AblateSection, Recipe
 from polyclinic.records import Document, held_out
-from polyclinic.runs import SCRATCH, read_json, write_json
+from polyclinic.runs import SCRATCH, digest, read_json, write_json
 
 RESULT = "ablation.json"
 LOSSES = "losses.json"
@@ -33,6 +34,12 @@ class Part(NamedTuple):
         if self.kind == ONLY:
             return document.language == self.of
         return self.kind == ALL or document.category != self.of
+
+    def step(self) -> str:
+        """Return the name of its step, one for each part whatever its category is called."""
+        plain = re.sub("[^a-z0-9]+", "-", self.of.lower())
+        marked = plain if plain == self.of else f"{plain}-{digest(self.of)[:6]}"
+        return f"ablate-{self.kind}" + (f"-{marked}" if self.of else "")
 
     def told(self) -> str:
         """Return the part in words."""

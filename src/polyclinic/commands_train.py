@@ -62,9 +62,9 @@ def _check_sealed(*folders: Path) -> None:
 
 def cmd_train_plan(arguments: Namespace) -> int:
     """Print what training the mixture of a recipe takes; nothing is loaded, nothing written."""
-    from polyclinic.runs import finished_base
     from polyclinic.moe.blueprint import dense_config
     from polyclinic.options import read_recipe
+    from polyclinic.runs import finished_base
     from polyclinic.train.base import scratch_config
     from polyclinic.train.memory import shape_of
     from polyclinic.train.plan import Hardware, lengthened, plan

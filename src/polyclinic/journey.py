@@ -290,27 +290,14 @@ class Journey:
         documents = list(corpus.read_documents(self._folder("corpus")))
         parts = ablation.parts(section, (d for d in documents if d.split == "train"))
         places = ablation.Places(self._dense(), self._folder("tokenizer"))
-        loop = {"train": self._recipe.train.model_dump(), "ablate": section.model_dump()}
-        measured = {}
-        for number, part in enumerate(parts):
-            name = f"ablate-{number:03d}"
+        loop = {"train": self._recipe.train.model_dump(), "scored": section.max_documents_per_language}
+        for part in parts:
             key = {"part": part, **loop, **self._key("corpus", "tokenizer", "packed", "base")}
-            self._step(
-                name,
-                f"what is {part.told()} worth",
-                key,
-                partial(
-                    ablation.measure,
-                    self._recipe,
-                    part,
-                    places,
-                    documents,
-                    self._preset.expert_of,
-                    progress=self._progress,
-                ),
-            )
-            measured[part] = self._folder(name)
-        key = {**loop, **self._key(*(path.name for path in measured.values()))}
+            measure = partial(ablation.measure, self._recipe, part, places, documents, self._preset.expert_of)
+            what = f"what is {part.told()} worth"
+            self._step(part.step(), what, key, partial(measure, progress=self._progress))
+        measured = {part: self._folder(part.step()) for part in parts}
+        key = {"ablate": section.model_dump(), **self._key(*(part.step() for part in parts))}
         self._step("ablate", "comparing", key, partial(ablation.compare, self._recipe, measured))
 
     def analyse(self) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
-from polyclinic.evaluate.statistics import Z95, best_constant, chance, wilson
+from polyclinic.evaluate.statistics import Z95, best_constant, chance, paired_change, wilson
 
 MANY = settings(max_examples=50, deadline=None)
 results = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -61,3 +61,27 @@ def test_chance_is_what_blind_guessing_scores() -> None:
 def test_no_constant_answer_beats_the_best_one(gold: list[int]) -> None:
     shares = [sum(g == answer for g in gold) / len(gold) for answer in range(5)]
     assert best_constant(gold) == max(shares)
+
+
+def test_a_change_is_that_of_the_ratio_and_its_interval_that_of_scipys_bootstrap() -> None:
+    draw = np.random.default_rng(1)
+    before, weights = draw.gamma(3.0, 30.0, 60), draw.integers(5, 60, 60)
+    after = before - 0.3 * weights + draw.normal(0, 5, 60)
+
+    def ratio(gains: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
+        return gains.sum(axis=axis) / sizes.sum(axis=axis)
+
+    found = paired_change(before, after, weights, [str(i) for i in range(60)], 4000, 0)
+    expected = bootstrap((after - before, weights), ratio, paired=True, method="percentile", n_resamples=4000, rng=2)
+    assert found.change == pytest.approx((after - before).sum() / weights.sum())
+    width = expected.confidence_interval.high - expected.confidence_interval.low
+    assert (found.low, found.high) == pytest.approx(expected.confidence_interval, abs=0.1 * width)
+    assert found.clusters == 60
+
+
+def test_items_of_one_group_are_drawn_together() -> None:
+    before, after = [0.0] * 40, [1.0, -1.0] * 20
+    apart = paired_change(before, after, [1.0] * 40, [str(i) for i in range(40)], 500, 0)
+    joined = paired_change(before, after, [1.0] * 40, [str(i // 2) for i in range(40)], 500, 0)
+    assert apart.high > 0.1
+    assert (joined.low, joined.high, joined.clusters) == (0.0, 0.0, 20)
