@@ -138,4 +138,5 @@ def _known(rows: Iterable[Mapping[str, Any]]) -> PiecesOf:
     for row in rows:
         part = Part(*row["part"]) if row["part"] else None
         known.setdefault((row["source"], row["number"]), []).append(Piece(part, row["bytes"], row["sha256"]))
-    return lambda number, index, path: known.get((number, index), ())
+    nothing = [Piece(None, -1, "")]  # of a file that the plan does not know, so that the two differ
+    return lambda number, index, path: known.get((number, index), nothing)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polyclinic
-from polyclinic.corpus.clean import Cleaning, clean
+from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.executor import Task
 from polyclinic.corpus.inputs import Input, Plan, wanted_languages
@@ -81,7 +81,8 @@ def select_tasks(inputs: Sequence[Input], cleaned: Manifests, place: Path) -> li
     out = []
     for item, manifest in zip(inputs, cleaned, strict=True):
         shard, decisions = place / CLEAN / item.name, place / DECIDE / DECIDED / f"{item.name}.parquet"
-        key = {"shard": manifest["outputs"], "decisions": sha256_file(decisions)}
+        read = {file: manifest["outputs"][file] for file in (DOCUMENTS_FILE, DROPPED_FILE)}
+        key = {"shard": read, "decisions": sha256_file(decisions)}
         key |= {"code": code(), "libraries": libraries()}
         out.append(Task(item.name, key, partial(select, Selecting(shard, decisions)), item.size))
     return out

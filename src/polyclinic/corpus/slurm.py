@@ -8,7 +8,7 @@ lost is submitted again.
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from polyclinic.corpus import executor, parts, phases
 from polyclinic.corpus.build import build
@@ -27,8 +27,6 @@ PHASES = (CLEAN, DECIDE, SELECT, FINISH)
 FOLDER, SUBMIT = "slurm", "submit.sh"
 MOST = 1000  # jobs of an array; Slurm's own default allows 1001
 INDEX = '"$SLURM_ARRAY_TASK_ID"'
-
-Phase = Literal["clean", "decide", "select", "finish"]
 
 
 def prepare(section: CorpusSection, out: Path, shards: Path, command: Sequence[str]) -> Path:
@@ -75,18 +73,25 @@ def shard(section: CorpusSection, place: Path, phase: str, index: int, of: int, 
     this recipe or an input has changed since.
     """
     planned = read_plan(place / PLAN, section)
+    mine = _tasks(section, planned, place, phase)[index::of]
     if phase == CLEAN:
         for item in planned.texts[index::of]:
             check(item)
-        tasks = phases.clean_tasks(section, planned.texts)
-    else:
-        cleaned = _cleaned(section, planned, place)
-        tasks = phases.select_tasks(planned.texts, cleaned, place)
-        if phase == DECIDE:
-            tasks = [phases.decide_task(section, planned.texts, cleaned, place)]
-    mine: list[Task] = tasks[index::of]
     (place / phase).mkdir(exist_ok=True)
     executor.take(mine, place / phase, Inline(), Pace(progress, phase, [task.size for task in mine]))
+
+
+def _tasks(section: CorpusSection, planned: Plan, place: Path, phase: str) -> list[Task]:
+    """Return the tasks of a phase; raises PolyclinicError where a phase before it is not done."""
+    cleaning = phases.clean_tasks(section, planned.texts)
+    if phase == CLEAN:
+        return cleaning
+    cleaned = executor.gathered(cleaning, place / CLEAN, f"submit the {CLEAN} jobs again")
+    deciding = [phases.decide_task(section, planned.texts, cleaned, place)]
+    if phase == DECIDE:
+        return deciding
+    executor.gathered(deciding, place / DECIDE, f"submit the {DECIDE} job again")
+    return phases.select_tasks(planned.texts, cleaned, place)
 
 
 def check(item: Input) -> None:
@@ -95,18 +100,10 @@ def check(item: Input) -> None:
         raise DataError(item.path, "has changed since the plan was made", "run polyclinic corpus build again")
 
 
-def _cleaned(section: CorpusSection, planned: Plan, place: Path) -> list[dict[str, Any]]:
-    tasks = phases.clean_tasks(section, planned.texts)
-    return executor.gathered(tasks, place / CLEAN, f"submit the {CLEAN} jobs again")
-
-
 def finish(section: CorpusSection, place: Path, folder: Path, progress: Progress) -> dict[str, Any]:
     """Put the corpus together from shards that are all done; returns the facts for its manifest."""
     planned = read_plan(place / PLAN, section)
-    cleaned = _cleaned(section, planned, place)
-    tasks = [phases.decide_task(section, planned.texts, cleaned, place)]
-    executor.gathered(tasks, place / DECIDE, f"submit the {DECIDE} job again")
-    tasks = phases.select_tasks(planned.texts, cleaned, place)
-    executor.gathered(tasks, place / SELECT, f"submit the {SELECT} jobs again")
+    selecting = _tasks(section, planned, place, SELECT)
+    executor.gathered(selecting, place / SELECT, f"submit the {SELECT} jobs again")
     here = section.model_copy(update={"engine": "local", "workers": 1})
     return build(here, folder, progress, place, planned)
