@@ -159,16 +159,22 @@ def do(task: Task, place: Path) -> Attempt:
 
 def finished(folder: Path, key: str) -> dict[str, Any] | None:
     """Return the manifest of a folder that was made from this key and is undamaged, or None."""
+    manifest = _sealed(folder, key)
+    return manifest if manifest is not None and damaged(folder) is None else None
+
+
+def _sealed(folder: Path, key: str) -> dict[str, Any] | None:
     path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    manifest: dict[str, Any] = read_json(path)
-    return manifest if manifest.get("key") == key and damaged(folder) is None else None
+    manifest: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return manifest if manifest.get("key") == key else None
 
 
 def gathered(tasks: Sequence[Task], place: Path, again: str) -> list[dict[str, Any]]:
-    """Return the manifests of tasks that others have done; raises PolyclinicError where one is missing."""
-    found = [finished(place / task.name, task.key()) for task in tasks]
+    """Return the manifests of tasks that others have done, whose files are not read.
+
+    Raises PolyclinicError where one is missing.
+    """
+    found = [_sealed(place / task.name, task.key()) for task in tasks]
     missing = [task.name for task, manifest in zip(tasks, found, strict=True) if manifest is None]
     if missing:
         raise PolyclinicError(place, f"{len(missing)} of {len(tasks)} not done, first {missing[0]}", again)

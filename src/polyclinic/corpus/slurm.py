@@ -14,13 +14,13 @@ from polyclinic.corpus import executor, parts, phases
 from polyclinic.corpus.build import build
 from polyclinic.corpus.engines import Inline
 from polyclinic.corpus.executor import Task
-from polyclinic.corpus.inputs import PLAN, Input, Plan, plan_all, read_plan, written
+from polyclinic.corpus.inputs import PLAN, Input, plan_all, read_plan, written
 from polyclinic.corpus.pace import Pace
-from polyclinic.corpus.phases import CLEAN, DECIDE, SELECT
+from polyclinic.corpus.phases import CLEAN, DECIDE, DECIDED, SELECT
 from polyclinic.corpus_section import CorpusSection
-from polyclinic.errors import DataError
+from polyclinic.errors import DataError, PolyclinicError
 from polyclinic.progress import Progress
-from polyclinic.runs import write_bytes, write_json
+from polyclinic.runs import MANIFEST, write_bytes, write_json
 
 FINISH = "finish"
 PHASES = (CLEAN, DECIDE, SELECT, FINISH)
@@ -72,26 +72,33 @@ def shard(section: CorpusSection, place: Path, phase: str, index: int, of: int, 
     Raises PolyclinicError where the phase before is not done, DataError where the plan is not of
     this recipe or an input has changed since.
     """
-    planned = read_plan(place / PLAN, section)
-    mine = _tasks(section, planned, place, phase)[index::of]
-    if phase == CLEAN:
-        for item in planned.texts[index::of]:
-            check(item)
-    (place / phase).mkdir(exist_ok=True)
-    executor.take(mine, place / phase, Inline(), Pace(progress, phase, [task.size for task in mine]))
-
-
-def _tasks(section: CorpusSection, planned: Plan, place: Path, phase: str) -> list[Task]:
-    """Return the tasks of a phase; raises PolyclinicError where a phase before it is not done."""
-    cleaning = phases.clean_tasks(section, planned.texts)
-    if phase == CLEAN:
-        return cleaning
-    cleaned = executor.gathered(cleaning, place / CLEAN, f"submit the {CLEAN} jobs again")
-    deciding = [phases.decide_task(section, planned.texts, cleaned, place)]
+    inputs = read_plan(place / PLAN, section).texts
     if phase == DECIDE:
-        return deciding
-    executor.gathered(deciding, place / DECIDE, f"submit the {DECIDE} job again")
-    return phases.select_tasks(planned.texts, cleaned, place)
+        tasks = [_deciding(section, inputs, place)]
+    elif phase == CLEAN:
+        tasks = phases.clean_tasks(section, inputs[index::of])
+        for item in inputs[index::of]:
+            check(item)
+    else:
+        tasks = _selecting(section, inputs[index::of], place)
+    (place / phase).mkdir(exist_ok=True)
+    executor.take(tasks, place / phase, Inline(), Pace(progress, phase, [task.size for task in tasks]))
+
+
+def _deciding(section: CorpusSection, inputs: Sequence[Input], place: Path) -> Task:
+    return phases.decide_task(section, inputs, _cleaned(section, inputs, place), place)
+
+
+def _selecting(section: CorpusSection, inputs: Sequence[Input], place: Path) -> list[Task]:
+    """Return the tasks that select in some shards; that the decisions are of these settings is seen at the end."""
+    cleaned = _cleaned(section, inputs, place)
+    if not (place / DECIDE / DECIDED / MANIFEST).is_file():
+        raise PolyclinicError(place / DECIDE, "not done", f"submit the {DECIDE} job again")
+    return phases.select_tasks(inputs, cleaned, place)
+
+
+def _cleaned(section: CorpusSection, inputs: Sequence[Input], place: Path) -> list[dict[str, Any]]:
+    return executor.gathered(phases.clean_tasks(section, inputs), place / CLEAN, f"submit the {CLEAN} jobs again")
 
 
 def check(item: Input) -> None:
@@ -103,7 +110,9 @@ def check(item: Input) -> None:
 def finish(section: CorpusSection, place: Path, folder: Path, progress: Progress) -> dict[str, Any]:
     """Put the corpus together from shards that are all done; returns the facts for its manifest."""
     planned = read_plan(place / PLAN, section)
-    selecting = _tasks(section, planned, place, SELECT)
+    deciding = [_deciding(section, planned.texts, place)]
+    executor.gathered(deciding, place / DECIDE, f"submit the {DECIDE} job again")
+    selecting = _selecting(section, planned.texts, place)
     executor.gathered(selecting, place / SELECT, f"submit the {SELECT} jobs again")
     here = section.model_copy(update={"engine": "local", "workers": 1})
     return build(here, folder, progress, place, planned)
