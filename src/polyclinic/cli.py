@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_train
-from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, word
+from polyclinic import commands, commands_corpus, commands_train
+from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, whole, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
 PROGRAM = "polyclinic"
@@ -45,10 +45,7 @@ def build_parser() -> Parser:
 def _stages(groups: Any) -> None:
     """Add the stages that stand alone."""
     corpus = _group(groups, "corpus", "raw text to clean shards and a data card")
-    _recipe_arguments(built := _command(corpus, "build", commands.cmd_corpus_build, "build the corpus of a recipe"))
-    _out(built)
-    inspect = _command(corpus, "inspect", commands.cmd_corpus_inspect, "print the data card of a built corpus")
-    inspect.add_argument("folder", type=Path, metavar="DIR")
+    _corpus(corpus)
     upcycle = _group(groups, "upcycle", "dense checkpoint to proven mixture")
     _upcycle_build(_command(upcycle, "build", commands.cmd_upcycle_build, "build a mixture and prove it"))
     verify = _command(upcycle, "verify", commands.cmd_upcycle_verify, "prove a mixture equal to its dense parent")
@@ -81,6 +78,26 @@ def _stages(groups: Any) -> None:
             "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
         )
         _out(alone)
+
+
+def _corpus(corpus: Any) -> None:
+    """Add what the corpus stage does."""
+    build = _command(corpus, "build", commands_corpus.cmd_corpus_build, "build the corpus of a recipe")
+    _recipe_arguments(build)
+    _out(build)
+    what = "do one job of a corpus that corpus.engine: slurm has planned"
+    shard = _command(corpus, "shard", commands_corpus.cmd_corpus_shard, what)
+    _recipe_arguments(shard)
+    shard.add_argument("--phase", action=Once, required=True, choices=("clean", "decide", "select", "finish"))
+    shard.add_argument("--index", action=Once, type=whole, default=0, metavar="I", help="of the job, from 0 (0)")
+    shard.add_argument(
+        "--of", action=Once, type=positive, default=1, metavar="N", help="jobs that share the shards (1)"
+    )
+    _out(shard)
+    inspect = _command(corpus, "inspect", commands_corpus.cmd_corpus_inspect, "print the data card of a built corpus")
+    inspect.add_argument("folder", type=Path, metavar="DIR")
+    what = "show what was kept and dropped of one language, and why"
+    inspect.add_argument("--language", action=Once, type=word, metavar="CODE", help=what)
 
 
 def _upcycle_build(build: Parser) -> None:

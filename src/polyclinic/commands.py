@@ -140,34 +140,6 @@ def _recomputed(text: Any, asked: Any, arguments: Namespace) -> Any:
     return preset
 
 
-def cmd_corpus_build(arguments: Namespace) -> int:
-    """Build the corpus of a recipe on its own."""
-    from polyclinic.console import ConsoleProgress
-    from polyclinic.corpus.build import build
-    from polyclinic.corpus.inputs import plan, wanted_languages
-    from polyclinic.journey import SHARDS
-    from polyclinic.options import read_recipe
-    from polyclinic.runs import RunFolder
-
-    recipe = read_recipe(arguments.recipe, arguments.set)
-    not_inside(arguments.out, [recipe.corpus.root])
-    section, progress = recipe.corpus, ConsoleProgress(sys.stderr)
-    inputs = [(i.name, i.sha256) for i in plan(section, [*section.texts, *section.exams])]
-    key = {"corpus": section.model_dump(), "inputs": inputs, "languages": wanted_languages(section)}
-    with RunFolder.open(arguments.out) as run:
-        run.step("corpus", key, lambda folder: build(section, folder, progress, arguments.out / SHARDS))
-    card = arguments.out / "corpus" / "card.md"
-    return emit(arguments, {"card": str(card)}, [f"card     {card}"])
-
-
-def cmd_corpus_inspect(arguments: Namespace) -> int:
-    """Print a data card."""
-    from polyclinic.runs import read_json
-
-    corpus = built_corpus(arguments.folder)
-    return emit(arguments, read_json(corpus / "card.json"), [(corpus / "card.md").read_text("utf-8")])
-
-
 def cmd_upcycle_build(arguments: Namespace) -> int:
     """Build a mixture from the command line, or say what would be built."""
     from polyclinic.options import upcycle_choices

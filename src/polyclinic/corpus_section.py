@@ -42,6 +42,10 @@ class DecontaminateSection(Section):
     units: Annotated[int, Field(ge=8, strict=True)] = Field(64, description="consecutive units that count as a leak")
 
 
+# What only the whole corpus is decided by; an input's own source stands in its own key.
+_OVER_ALL = {"texts", "exams", "languages", "held_out", "validation"}
+
+
 class CorpusSection(Section):
     """Which texts and exams go in, and how they are cleaned and packed."""
 
@@ -64,3 +68,7 @@ class CorpusSection(Section):
     def cleaning(self) -> dict[str, object]:
         """Return all that decides the documents of a corpus, apart from what its inputs hold."""
         return self.model_dump(exclude={"root", "engine", "workers", "pack_tokens"})
+
+    def cleaning_alone(self) -> dict[str, object]:
+        """Return what decides how an input is cleaned on its own, whatever the others hold."""
+        return self.model_dump(exclude={"root", "engine", "workers", "pack_tokens", *_OVER_ALL})

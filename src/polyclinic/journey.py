@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
 from polyclinic.corpus import pack as packing
-from polyclinic.corpus.inputs import plan, wanted_languages
+from polyclinic.corpus.inputs import plan, plan_all, wanted_languages
+from polyclinic.corpus.phases import key as corpus_key
 from polyclinic.corpus.tables import read_rows
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
@@ -35,7 +36,6 @@ from polyclinic.upcycle.plan import check_routing, experts_of, proof_line, spars
 from polyclinic.versions import versions
 
 REPORT = "report.html"
-SHARDS = ".shards"  # of the corpus, kept so that a changed setting redoes only what it touches
 
 
 class Summary(NamedTuple):
@@ -98,17 +98,12 @@ class Journey:
     def corpus(self) -> None:
         """Clean the texts and collect the exams."""
         section = self._recipe.corpus
-        inputs = [
-            (i.name, i.sha256, i.source.model_dump())
-            for sources in (section.texts, section.exams)
-            for i in plan(section, sources)
-        ]
-        key = {"inputs": inputs, "settings": section.cleaning(), "languages": wanted_languages(section)}
+        planned = plan_all(section)
 
         def work(folder: Path) -> Mapping[str, Any]:
-            return corpus.build(section, folder, self._progress, self._run.path / SHARDS)
+            return corpus.build(section, folder, self._progress, self._run.path / corpus.SHARDS, planned)
 
-        self._step("corpus", "reading and cleaning text", key, work)
+        self._step("corpus", "reading and cleaning text", corpus_key(section, planned), work)
 
     def _parent(self) -> Path | None:
         """Return the folder of a base that is not trained here, or None."""

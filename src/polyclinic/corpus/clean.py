@@ -5,6 +5,7 @@ A pure function of the input and the section, apart from the files it writes: `d
 what went, and why).
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, partial
@@ -24,6 +25,7 @@ from polyclinic.errors import PolyclinicError
 from polyclinic.records import Document, Question
 
 DOCUMENTS_FILE, MARKS_FILE, DROPPED_FILE = "documents.parquet", "marks.parquet", "dropped.parquet"
+DROPS, DROPS_FILE = "drops", "drops.json"  # in the facts of a shard and of a corpus: language -> reason -> rows
 EXAMPLES = 20  # kept of each reason and language in a shard
 EXCERPT = 300  # characters of each
 
@@ -75,7 +77,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
         for batch in _batches(cleaning.input):
             rows_in += batch.num_rows
             for name, step in todo:
-                result = step(batch)
+                result = _done(name, step, batch, cleaning.input)
                 if batch.num_rows != result.batch.num_rows + result.dropped.num_rows:
                     raise PolyclinicError(name, "rows went uncounted", "report this")
                 dropped.write(examples(result.dropped, shown))
@@ -83,7 +85,29 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
                 batch = result.batch
             documents.write(batch.select(DOCUMENTS.names))
             marks.write(batch.select([n for n in batch.schema.names if n in MARKS or n.startswith(MARK)]))
-    return {"rows_in": rows_in, "rows_out": documents.rows, "counts": dict(sorted(counts.items()))}
+    facts = {"rows_in": rows_in, "rows_out": documents.rows, "counts": dict(sorted(counts.items()))}
+    return {**facts, DROPS: drops(shown)}
+
+
+def _done(name: str, step: Step, batch: pa.RecordBatch, item: Input) -> Outcome:
+    """Do a step; a fault of its code is named by step and shard, never by its message, which may hold text."""
+    try:
+        return step(batch)
+    except (PolyclinicError, OSError):
+        raise
+    except Exception as err:
+        if os.environ.get("POLYCLINIC_DEBUG"):
+            raise
+        what, try_ = f"{type(err).__name__} in step {name}", "a fault of ours: POLYCLINIC_DEBUG=1 shows where"
+        raise PolyclinicError(item.name, what, try_) from None
+
+
+def drops(shown: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Return how many rows of each language were dropped for each reason, in the order of both."""
+    out: dict[str, dict[str, int]] = {}
+    for reason, code in sorted(shown):
+        out.setdefault(code, {})[reason] = shown[reason, code]
+    return {code: out[code] for code in sorted(out)}
 
 
 def examples(dropped: pa.RecordBatch, shown: Counter[tuple[str, str]]) -> pa.RecordBatch:
@@ -109,7 +133,7 @@ def _batches(item: Input) -> Iterator[pa.RecordBatch]:
 
 def _read(item: Input) -> Iterable[Document]:
     if item.path is not None:
-        return readers.read(item.path, item.source, readers.to_document)
+        return readers.read(item.path, item.source, readers.to_document, item.part)
     return (d for d in starter.documents() if asked(item.source, d))
 
 

@@ -1,32 +1,55 @@
 """Which inputs a corpus has, in a fixed order with their digests: the plan that all else follows.
 
-One input file is one shard. The list depends on the recipe and the files, never on the number of
-workers.
+One piece of a file is one shard. The list depends on the recipe and the files, never on the number
+of workers. Written down, it holds no path that only one machine knows.
 """
 
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from polyclinic.corpus import starter
+from polyclinic.corpus import parts, starter
+from polyclinic.corpus.parts import Part, Piece
 from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import DataError
 from polyclinic.families import fifty
 from polyclinic.languages import language
-from polyclinic.runs import sha256_file
+from polyclinic.runs import digest, read_json
 
 STARTER = "starter"
+PLAN = "plan.json"
+STEM = 40  # characters of a file's name in that of its shard
 
 
 class Input(NamedTuple):
-    """One file (or the starter corpus) of one source: one shard."""
+    """One piece of a file (or the starter corpus) of one source: one shard."""
 
     name: str
     number: int  # of the source
     source: Source
     path: Path | None
-    sha256: str
+    sha256: str  # of the piece
+    size: int = 0  # bytes of the piece
+    part: Part | None = None  # None: the whole file
+    file: int = 0  # its number among those of its source
+
+    @property
+    def piece(self) -> Piece:
+        """Return what it reads of its file."""
+        return Piece(self.part, self.size, self.sha256)
+
+
+class Plan(NamedTuple):
+    """All inputs of a corpus: those of its texts and those of its exams."""
+
+    texts: tuple[Input, ...]
+    exams: tuple[Input, ...]
+
+
+PiecesOf = Callable[[int, int, Path], Sequence[Piece]]
 
 
 def wanted_languages(section: CorpusSection) -> tuple[str, ...]:
@@ -39,13 +62,28 @@ def plan(section: CorpusSection, sources: Iterable[Source]) -> list[Input]:
 
     Names sort like the list, and no two are equal, whatever the files are called.
     """
+    return _plan(section, sources, lambda number, index, path: parts.pieces(path))
+
+
+def plan_all(section: CorpusSection) -> Plan:
+    """List the inputs of texts and exams."""
+    return Plan(tuple(plan(section, section.texts)), tuple(plan(section, section.exams)))
+
+
+def _plan(section: CorpusSection, sources: Iterable[Source], pieces_of: PiecesOf) -> list[Input]:
     out: list[Input] = []
     for number, source in enumerate(sources):
         if source.path is None:
             out.append(Input(f"{number:03d}-{STARTER}", number, source, None, starter.version()))
             continue
-        for index, path in enumerate(_files(Path(section.root), source.path)):
-            out.append(Input(f"{number:03d}-{index:05d}-{path.stem}", number, source, path, sha256_file(path)))
+        files = _files(Path(section.root), source.path)
+        digits = max(5, len(str(len(files))))
+        for index, path in enumerate(files):
+            stem = re.sub(r"[^\w.-]", "_", path.stem[:STEM])
+            name = f"{number:03d}-{index:0{digits}d}-{stem}"
+            for at, piece in enumerate(pieces_of(number, index, path)):
+                shard = name if piece.part is None else f"{name}-part-{at:05d}"
+                out.append(Input(shard, number, source, path, piece.sha256, piece.size, piece.part, index))
     return out
 
 
@@ -57,3 +95,48 @@ def _files(root: Path, pattern: str) -> list[Path]:
     if not found:
         raise DataError(named, "no file matches", "check corpus.root and the path")
     return found
+
+
+def written(section: CorpusSection, planned: Plan) -> dict[str, Any]:
+    """Return a plan as a JSON value."""
+    rows = {name: [_row(section, item) for item in items] for name, items in planned._asdict().items()}
+    return {"settings": digest(section.cleaning()), **rows}
+
+
+def _row(section: CorpusSection, item: Input) -> dict[str, Any]:
+    facts = {"name": item.name, "source": item.number, "number": item.file}
+    return {**facts, "file": _shown(section, item), "bytes": item.size, "sha256": item.sha256, "part": item.part}
+
+
+def _shown(section: CorpusSection, item: Input) -> str:
+    """Return a file's name below the corpus root, or alone where the recipe names it from elsewhere."""
+    if item.path is None:
+        return STARTER
+    inside = item.path.is_relative_to(section.root) and not Path(item.source.path or "").is_absolute()
+    name = item.path.relative_to(section.root).as_posix() if inside else item.path.name
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def read_plan(path: Path, section: CorpusSection) -> Plan:
+    """Find the inputs that a written plan names, without reading them.
+
+    Raises DataError where the recipe or the list of files has changed since.
+    """
+    raw = read_json(path)
+    found = Plan(
+        tuple(_plan(section, section.texts, _known(raw["texts"]))),
+        tuple(_plan(section, section.exams, _known(raw["exams"]))),
+    )
+    if digest(written(section, found)) != digest(raw):
+        raise DataError(path, "is the plan of another recipe or of other files", "run polyclinic corpus build again")
+    return found
+
+
+def _known(rows: Iterable[Mapping[str, Any]]) -> PiecesOf:
+    """Return the pieces of files as a plan lists them, by source and place among its files."""
+    known: dict[tuple[int, int], list[Piece]] = {}
+    for row in rows:
+        part = Part(*row["part"]) if row["part"] else None
+        known.setdefault((row["source"], row["number"]), []).append(Piece(part, row["bytes"], row["sha256"]))
+    nothing = [Piece(None, -1, "")]  # of a file that the plan does not know, so that the two differ
+    return lambda number, index, path: known.get((number, index), nothing)

@@ -4,6 +4,7 @@ Bytes are decoded line by line, so that one bad byte costs an error with its lin
 the rest of a file. Columns are found under our names or under the names a source's `fields` gives.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyclinic.corpus.parts import Part
 from polyclinic.corpus_section import Source
 from polyclinic.errors import DataError
 from polyclinic.languages import language
@@ -31,22 +33,25 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def rows(path: Path) -> Iterator[Row]:
-    """Yield the raw records of a .jsonl or .parquet file; raises DataError naming the line."""
+def rows(path: Path, part: Part | None = None) -> Iterator[Row]:
+    """Yield the raw records of a .jsonl or .parquet file, or of a part of it; raises DataError naming the line."""
     if not path.is_file():
         raise DataError(path, "no such file", "check corpus.root and the path")
     if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
+        yield from _parquet_rows(path, part)
     elif path.suffix == ".jsonl":
-        yield from _json_rows(path)
+        yield from _json_rows(path, part)
     else:
         raise DataError(path, f"unknown kind of file '{path.suffix}'", "give .jsonl or .parquet")
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path, part: Part | None = None) -> Iterator[Row]:
+    first, end, line_number = part or (0, None, 1)
     with path.open("rb") as file:
-        lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
-        for number, line in enumerate(lines, start=1):
+        file.seek(first)
+        for number in itertools.count(line_number):
+            if file.tell() == end or not (line := file.readline(MAX_LINE_BYTES + 1)):
+                return
             where = f"{path.name}:{number}"
             if len(line) > MAX_LINE_BYTES:
                 raise DataError(where, f"the line has more than {MAX_LINE_BYTES} bytes", "split the record")
@@ -67,10 +72,12 @@ def _json_object(where: str, line: bytes) -> dict[str, Any]:
     return value
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    number = 0
+def _parquet_rows(path: Path, part: Part | None = None) -> Iterator[Row]:
+    number = part.line - 1 if part else 0
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024):
+        file = pq.ParquetFile(path)
+        groups = range(part.first, part.end) if part else range(file.num_row_groups)
+        for batch in file.iter_batches(batch_size=1024, row_groups=groups):
             for values in _values(batch):
                 number += 1
                 yield Row(f"{path.name}:{number}", values)
@@ -194,10 +201,10 @@ def languages_of(source: Source) -> frozenset[str]:
     return frozenset(language(code, where="languages of a source").code for code in source.languages or ())
 
 
-def read(path: Path, source: Source, convert: Callable[[Row, Source], T]) -> Iterator[T]:
-    """Yield the records of one file that a source's filters keep, in file order."""
+def read(path: Path, source: Source, convert: Callable[[Row, Source], T], part: Part | None = None) -> Iterator[T]:
+    """Yield the records of one file, or of a part of it, that a source's filters keep, in file order."""
     only = languages_of(source)
-    for row in rows(path):
+    for row in rows(path, part):
         values = row.values
         if source.names and values.get(source.fields.get("source", "source")) not in source.names:
             continue

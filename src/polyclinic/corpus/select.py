@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, examples
+from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, DROPS, drops, examples
 from polyclinic.corpus.step import REASON, outcome
 from polyclinic.corpus.tables import DOCUMENTS, DROPPED, ROWS_PER_BATCH, Writer
 
@@ -39,4 +39,4 @@ def select(selecting: Selecting, folder: Path) -> Mapping[str, Any]:
             result = outcome(placed, rulings.column(REASON).to_pylist())
             documents.write(result.batch)
             dropped.write(examples(result.dropped, shown))
-    return {"rows_in": rows_in, "rows_out": documents.rows}
+    return {"rows_in": rows_in, "rows_out": documents.rows, DROPS: drops(shown)}

@@ -1,0 +1,109 @@
+"""The commands of the corpus stage."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from polyclinic.commands import built_corpus, emit, not_inside
+from polyclinic.errors import UnknownLanguageError, UsageError
+from polyclinic.progress import Silent
+
+
+def cmd_corpus_build(arguments: Namespace) -> int:
+    """Build the corpus of a recipe on its own, or write the jobs that do."""
+    from polyclinic.corpus.build import SHARDS, build
+    from polyclinic.corpus.inputs import plan_all
+    from polyclinic.corpus.phases import key
+    from polyclinic.options import read_recipe
+    from polyclinic.runs import RunFolder
+
+    recipe = read_recipe(arguments.recipe, arguments.set)
+    section, out = recipe.corpus, arguments.out
+    not_inside(out, [section.root])
+    if section.engine == "slurm":
+        return _prepare(arguments, section)
+    planned = plan_all(section)
+    with RunFolder.open(out) as run, _progress(arguments) as progress:
+
+        def work(folder: Path) -> dict[str, Any]:
+            progress.stage("corpus", "reading and cleaning text")
+            return build(section, folder, progress, out / SHARDS, planned)
+
+        run.step("corpus", key(section, planned), work)
+    return _built(arguments)
+
+
+def _progress(arguments: Namespace) -> Any:
+    """Return what shows progress, to be entered; nothing where one JSON value is asked for."""
+    from contextlib import nullcontext
+
+    from polyclinic.console import ConsoleProgress
+
+    return nullcontext(Silent()) if arguments.json else ConsoleProgress(sys.stderr)
+
+
+def _built(arguments: Namespace) -> int:
+    card = arguments.out / "corpus" / "card.md"
+    return emit(arguments, {"card": str(card)}, [f"card     {card}"])
+
+
+def _prepare(arguments: Namespace, section: Any) -> int:
+    """Write the plan and the scripts of Slurm."""
+    from polyclinic.corpus.build import SHARDS
+    from polyclinic.corpus.slurm import prepare
+    from polyclinic.runs import RunFolder
+
+    words = [sys.executable, "-m", "polyclinic.cli", "corpus", "shard", str(arguments.recipe)]
+    words += ["--out", str(arguments.out)] + [word for value in arguments.set for word in ("--set", value)]
+    with RunFolder.open(arguments.out):
+        script = prepare(section, arguments.out, arguments.out / SHARDS, words)
+    return emit(arguments, {"submit": str(script)}, [f"jobs     {script.parent}", f"submit   sh {script}"])
+
+
+def cmd_corpus_shard(arguments: Namespace) -> int:
+    """Do one job of a planned corpus: some shards of a phase, or the end of it."""
+    from polyclinic.corpus import slurm
+    from polyclinic.corpus.build import SHARDS
+    from polyclinic.corpus.inputs import PLAN, read_plan
+    from polyclinic.corpus.phases import key
+    from polyclinic.options import read_recipe
+    from polyclinic.runs import RunFolder
+
+    if arguments.index >= arguments.of:
+        raise UsageError("--index", f"{arguments.index} is not below --of {arguments.of}", "count from 0")
+    section, place = read_recipe(arguments.recipe, arguments.set).corpus, arguments.out / SHARDS
+    with _progress(arguments) as progress:
+        progress.stage("corpus", arguments.phase)
+        if arguments.phase != slurm.FINISH:
+            slurm.shard(section, place, arguments.phase, arguments.index, arguments.of, progress)
+            return emit(arguments, {"phase": arguments.phase, "index": arguments.index}, [])
+        with RunFolder.open(arguments.out) as run:
+            inputs = key(section, read_plan(place / PLAN, section))
+            run.step("corpus", inputs, lambda folder: slurm.finish(section, place, folder, progress))
+    return _built(arguments)
+
+
+def cmd_corpus_inspect(arguments: Namespace) -> int:
+    """Print a data card, or what was kept and dropped of one language."""
+    from polyclinic.runs import read_json
+
+    corpus = built_corpus(arguments.folder)
+    if arguments.language is None:
+        return emit(arguments, read_json(corpus / "card.json"), [(corpus / "card.md").read_text("utf-8")])
+    from polyclinic.corpus.inspect import inspect, lines
+    from polyclinic.languages import language
+
+    try:
+        asked = language(arguments.language)
+    except UnknownLanguageError as err:  # it stands on the command line
+        raise UsageError("--language", err.what, err.try_) from err
+    found = inspect(corpus, asked.code)
+    return emit(arguments, found, lines(found, _width()))
+
+
+def _width() -> int:
+    """Return the columns of the terminal, or of a page where there is none."""
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns

@@ -1,0 +1,88 @@
+"""The three phases as tasks: clean each shard, decide over all, select in each shard.
+
+A key holds what its task uses and no more, so a changed setting or input redoes what it touches.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polyclinic
+from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clean
+from polyclinic.corpus.decide import Deciding, decide
+from polyclinic.corpus.executor import Task
+from polyclinic.corpus.inputs import Input, Plan, wanted_languages
+from polyclinic.corpus.select import Selecting, select
+from polyclinic.corpus_section import CorpusSection
+from polyclinic.runs import digest, sha256_file
+
+CLEAN, DECIDE, SELECT = "clean", "decide", "select"  # folders of the shards' folder
+DECIDED = "all"
+LIBRARIES = ("numpy", "py3langid", "pyarrow", "rensa")  # another version may give other bytes
+
+Manifests = Sequence[Mapping[str, Any]]
+
+
+def key(section: CorpusSection, planned: Plan) -> dict[str, Any]:
+    """Return all that decides a corpus, whoever builds it with how many workers."""
+    inputs = [(i.name, i.sha256, i.part, i.source.model_dump()) for items in planned for i in items]
+    languages = wanted_languages(section)
+    return {"inputs": inputs, "settings": section.cleaning(), "languages": languages, "libraries": libraries()}
+
+
+@cache
+def code() -> str:
+    """Return a digest of this stage's code and of the tables it reads: another version may give other bytes."""
+    room, house = resources.files("polyclinic.corpus"), resources.files("polyclinic")
+    files = [file for file in room.iterdir() if file.name.endswith(".py")]
+    files += [house / "records.py", house / "languages.py"]
+    files += [file for file in (house / "data").iterdir() if file.name.endswith((".csv", ".yaml"))]
+    return digest(sorted((file.name, file.read_text("utf-8")) for file in files))
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """Return the versions of what else decides bytes."""
+    found = {name: version(name) for name in LIBRARIES}
+    return {"polyclinic": polyclinic.__version__, "unicode": unicodedata.unidata_version, **found}
+
+
+def clean_tasks(section: CorpusSection, inputs: Sequence[Input]) -> list[Task]:
+    """Clean every input on its own."""
+    wanted = wanted_languages(section)
+    common = {"section": section.cleaning_alone(), "wanted": wanted, "code": code(), "libraries": libraries()}
+    return [
+        Task(item.name, {**_own(item), **common}, partial(clean, Cleaning(item, section, wanted)), item.size)
+        for item in inputs
+    ]
+
+
+def _own(item: Input) -> dict[str, Any]:
+    """Return what an input brings to its key; its file's name is in the ids of records that have none."""
+    source = item.source.model_dump(exclude={"path", "max_per_language"})
+    name = item.path.name.encode("utf-8", "surrogateescape").hex() if item.path else None
+    return {"source": source, "file": name, "sha256": item.sha256, "part": item.part}
+
+
+def decide_task(section: CorpusSection, inputs: Sequence[Input], cleaned: Manifests, place: Path) -> Task:
+    """Decide over all shards."""
+    shards = [(item.name, item.number, manifest["outputs"]) for item, manifest in zip(inputs, cleaned, strict=True)]
+    key = {"shards": shards, "section": section.cleaning(), "code": code(), "libraries": libraries()}
+    folders = tuple(place / CLEAN / item.name for item in inputs)
+    return Task(DECIDED, key, partial(decide, Deciding(tuple(inputs), folders, section)))
+
+
+def select_tasks(inputs: Sequence[Input], cleaned: Manifests, place: Path) -> list[Task]:
+    """Carry the decisions out; a shard whose decisions stayed the same is not written again."""
+    out = []
+    for item, manifest in zip(inputs, cleaned, strict=True):
+        shard, decisions = place / CLEAN / item.name, place / DECIDE / DECIDED / f"{item.name}.parquet"
+        read = {file: manifest["outputs"][file] for file in (DOCUMENTS_FILE, DROPPED_FILE)}
+        key = {"shard": read, "decisions": sha256_file(decisions)}
+        key |= {"code": code(), "libraries": libraries()}
+        out.append(Task(item.name, key, partial(select, Selecting(shard, decisions)), item.size))
+    return out
