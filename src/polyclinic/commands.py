@@ -144,6 +144,7 @@ def cmd_corpus_build(arguments: Namespace) -> int:
     from polyclinic.console import ConsoleProgress
     from polyclinic.corpus.build import build
     from polyclinic.corpus.inputs import plan, wanted_languages
+    from polyclinic.corpus.quality import digests
     from polyclinic.journey import SHARDS
     from polyclinic.options import read_recipe
     from polyclinic.runs import RunFolder
@@ -153,6 +154,7 @@ def cmd_corpus_build(arguments: Namespace) -> int:
     section, progress = recipe.corpus, ConsoleProgress(sys.stderr)
     inputs = [(i.name, i.sha256) for i in plan(section, [*section.texts, *section.exams])]
     key = {"corpus": section.model_dump(), "inputs": inputs, "languages": wanted_languages(section)}
+    key |= {"files": digests(section)}
     with RunFolder.open(arguments.out) as run:
         run.step("corpus", key, lambda folder: build(section, folder, progress, arguments.out / SHARDS))
     card = arguments.out / "corpus" / "card.md"

@@ -4,11 +4,11 @@ A step with a section of its own is off where the section is left out (or `null`
 default says otherwise.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from polyclinic.sections import Count, Fraction, Section
+from polyclinic.sections import Count, Fraction, NonNegative, Section
 
 
 class Source(Section):
@@ -42,6 +42,69 @@ class DecontaminateSection(Section):
     units: Annotated[int, Field(ge=8, strict=True)] = Field(64, description="consecutive units that count as a leak")
 
 
+def _rising(value: list[float | None]) -> list[float | None]:
+    low, high = value
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"the low end {low:g} lies above the high end {high:g}")
+    return value
+
+
+Range = Annotated[list[NonNegative | None], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+class MeasuresSection(Section):
+    """What is measured of a document, each with a low and a high end; null where there is none."""
+
+    length: Range | None = Field(None, description="words, or characters where a script puts no spaces")
+    lines: Range | None = Field(None, description="share of text in lines that were there before")
+    repetition: Range | None = Field(None, description="share of 5-word runs that were there before")
+    top: Range | None = Field(None, description="share of text that repeats the commonest run of 3 words")
+    symbols: Range | None = Field(None, description="share of signs that are no letter, digit, punctuation")
+    digits: Range | None = Field(None, description="share of digits")
+    punctuation: Range | None = Field(None, description="share of punctuation")
+    terms: Range | None = Field(None, description="share of text in medical terms")
+    perplexity: Range | None = Field(None, description="of the model of `difficulty`")
+    ifd: Range | None = Field(None, description="perplexity of the answers after / without the questions")
+    gap: Range | None = Field(None, description="of two models' difficulty, in deviations of a language")
+
+    def given(self) -> dict[str, list[float | None]]:
+        """Return the ends that are set, by measure."""
+        return {name: value for name, value in self if value is not None}
+
+
+DIFFICULTY = ("perplexity", "ifd", "gap")
+
+
+class LanguageQualitySection(Section):
+    """Ends for one language; a measure named here is not looked up above."""
+
+    limits: MeasuresSection = MeasuresSection()
+    percentiles: MeasuresSection = MeasuresSection()
+
+
+class QualitySection(Section):
+    """Documents that are too short, repetitive or odd: by fixed limits, and by percentiles of their language."""
+
+    limits: MeasuresSection = MeasuresSection()
+    percentiles: MeasuresSection = MeasuresSection()
+    per_language: dict[str, LanguageQualitySection] = Field({}, description="ends of a language, by code")
+    min_documents: Count = Field(100, description="a language with fewer is spared the percentiles")
+    terms: str | None = Field(None, description="CSV language,term below corpus.root in place of ours")
+    difficulty: str | None = Field(None, description="file of `evaluate difficulty`, below corpus.root")
+
+    @model_validator(mode="after")
+    def _ends_that_mean_something(self) -> Self:
+        for own in (self, *self.per_language.values()):
+            if late := [name for name in own.limits.given() if name in DIFFICULTY]:
+                raise ValueError(f"limits: {late[0]} is known over the whole corpus only; use percentiles")
+            given = own.percentiles.given()
+            if self.difficulty is None and (unknown := [name for name in given if name in DIFFICULTY]):
+                raise ValueError(f"percentiles: {unknown[0]} needs a file of difficulty")
+            if any(end is not None and end > 100 for ends in given.values() for end in ends):  # noqa: PLR2004
+                raise ValueError("percentiles lie between 0 and 100")
+        return self
+
+
 class CorpusSection(Section):
     """Which texts and exams go in, and how they are cleaned and packed."""
 
@@ -57,10 +120,15 @@ class CorpusSection(Section):
     decontaminate: DecontaminateSection | None = Field(
         DecontaminateSection(), description="exam items in training text"
     )
+    quality: QualitySection | None = None
     engine: Literal["local", "ray", "slurm"] = Field("local", description="what runs the shards")
     workers: Count = Field(1, description="processes; output bytes do not depend on it")
     pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
 
     def cleaning(self) -> dict[str, object]:
         """Return all that decides the documents of a corpus, apart from what its inputs hold."""
-        return self.model_dump(exclude={"root", "engine", "workers", "pack_tokens"})
+        # What files hold enters by their digests; where they lie decides nothing.
+        apart: Any = {"root", "engine", "workers", "pack_tokens"}
+        if self.quality is not None:
+            apart = dict.fromkeys(apart, True) | {"quality": {"terms", "difficulty"}}
+        return self.model_dump(exclude=apart)

@@ -16,6 +16,7 @@ from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
 from polyclinic.corpus import pack as packing
 from polyclinic.corpus.inputs import plan, wanted_languages
+from polyclinic.corpus.quality import digests
 from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError
 from polyclinic.families import Preset, load_preset
@@ -115,6 +116,7 @@ class Journey:
             for i in plan(section, sources)
         ]
         key = {"inputs": inputs, "settings": section.cleaning(), "languages": wanted_languages(section)}
+        key |= {"files": digests(section)}
 
         def work(folder: Path) -> Mapping[str, Any]:
             return corpus.build(section, folder, self._progress, self._run.path / SHARDS)

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import executor, readers, starter
+from polyclinic.corpus import executor, quality, readers, starter
 from polyclinic.corpus.card import write_card
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, asked, clean
 from polyclinic.corpus.decide import Deciding, decide
@@ -69,7 +69,8 @@ def _clean(
     section: CorpusSection, inputs: Sequence[Input], wanted: tuple[str, ...], place: Path, progress: Progress
 ) -> Facts:
     """Clean every input on its own."""
-    settings = {"section": section.cleaning(), "wanted": wanted, "code": code()}
+    named = {name: value for name, value in quality.digests(section).items() if name != "difficulty"}
+    settings = {"section": section.cleaning(), "files": named, "wanted": wanted, "code": code()}
     tasks = [
         Task(
             item.name,
@@ -84,6 +85,7 @@ def _clean(
 def _decide(section: CorpusSection, inputs: Sequence[Input], cleaned: Facts, place: Path) -> dict[str, Any]:
     """Decide over all shards."""
     key = {"shards": [m["outputs"] for m in cleaned], "section": section.cleaning(), "code": code()}
+    key |= {"files": quality.digests(section)}
     folders = tuple(place / "clean" / item.name for item in inputs)
     task = Task("all", key, partial(decide, Deciding(tuple(inputs), folders, section)))
     return executor.run([task], place / "decide", "local", 1, lambda done, total: None)[0]
