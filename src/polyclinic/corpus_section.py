@@ -6,7 +6,7 @@ default says otherwise.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from polyclinic.sections import Count, Fraction, NonNegative, Section
 
@@ -42,32 +42,35 @@ class DecontaminateSection(Section):
     units: Annotated[int, Field(ge=8, strict=True)] = Field(64, description="consecutive units that count as a leak")
 
 
-def _rising(value: list[float | None]) -> list[float | None]:
-    low, high = value
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"the low end {low:g} lies above the high end {high:g}")
-    return value
-
-
-Range = Annotated[list[NonNegative | None], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+Ends = list[NonNegative | None]
 
 
 class MeasuresSection(Section):
     """What is measured of a document, each with a low and a high end; null where there is none."""
 
-    length: Range | None = Field(None, description="words, or characters where a script puts no spaces")
-    lines: Range | None = Field(None, description="share of text in lines that were there before")
-    repetition: Range | None = Field(None, description="share of 5-word runs that were there before")
-    top: Range | None = Field(None, description="share of text that repeats the commonest run of 3 words")
-    symbols: Range | None = Field(None, description="share of signs that are no letter, digit, punctuation")
-    digits: Range | None = Field(None, description="share of digits")
-    punctuation: Range | None = Field(None, description="share of punctuation")
-    terms: Range | None = Field(None, description="share of text in medical terms")
-    perplexity: Range | None = Field(None, description="of the model of `difficulty`")
-    ifd: Range | None = Field(None, description="perplexity of the answers after / without the questions")
-    gap: Range | None = Field(None, description="of two models' difficulty, in deviations of a language")
+    length: Ends | None = Field(None, description="words, or characters where a script puts no spaces")
+    lines: Ends | None = Field(None, description="share of text in lines that were there before")
+    repetition: Ends | None = Field(None, description="share of 5-word runs that were there before")
+    top: Ends | None = Field(None, description="share of text that repeats the commonest run of 3 words")
+    symbols: Ends | None = Field(None, description="share of signs that are no letter, digit, punctuation")
+    digits: Ends | None = Field(None, description="share of digits")
+    punctuation: Ends | None = Field(None, description="share of punctuation")
+    terms: Ends | None = Field(None, description="share of text in medical terms")
+    perplexity: Ends | None = Field(None, description="of the model of `difficulty`")
+    ifd: Ends | None = Field(None, description="perplexity of the answers after / without the questions")
+    gap: Ends | None = Field(None, description="of two models' difficulty, in deviations of a language")
 
-    def given(self) -> dict[str, list[float | None]]:
+    @model_validator(mode="after")
+    def _low_and_high(self) -> Self:
+        for name, ends in self.given().items():
+            if len(ends) != 2:  # noqa: PLR2004
+                raise ValueError(f"{name} takes two ends, [low, high], either of them null")
+            low, high = ends
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"{name}: the low end {low:g} lies above the high end {high:g}")
+        return self
+
+    def given(self) -> dict[str, Ends]:
         """Return the ends that are set, by measure."""
         return {name: value for name, value in self if value is not None}
 
@@ -94,10 +97,11 @@ class QualitySection(Section):
 
     @model_validator(mode="after")
     def _ends_that_mean_something(self) -> Self:
-        for own in (self, *self.per_language.values()):
-            if late := [name for name in own.limits.given() if name in DIFFICULTY]:
+        both = [(self.limits, self.percentiles), *((own.limits, own.percentiles) for own in self.per_language.values())]
+        for limits, percentiles in both:
+            if late := [name for name in limits.given() if name in DIFFICULTY]:
                 raise ValueError(f"limits: {late[0]} is known over the whole corpus only; use percentiles")
-            given = own.percentiles.given()
+            given = percentiles.given()
             if self.difficulty is None and (unknown := [name for name in given if name in DIFFICULTY]):
                 raise ValueError(f"percentiles: {unknown[0]} needs a file of difficulty")
             if any(end is not None and end > 100 for ends in given.values() for end in ends):  # noqa: PLR2004

@@ -14,14 +14,13 @@ from polyclinic.corpus import terms
 from polyclinic.corpus.characters import Characters
 from polyclinic.corpus.measure import MEASURES, Values, measure, units_of
 from polyclinic.corpus.step import MARK, Outcome, add_column, outcome, texts
-from polyclinic.corpus_section import CorpusSection, QualitySection
+from polyclinic.corpus_section import CorpusSection, Ends, QualitySection
 from polyclinic.errors import DataError
 from polyclinic.languages import language
 from polyclinic.runs import sha256_file
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Ends = dict[str, list[float | None]]
 
 
 def marked(measure: str) -> str:
@@ -47,9 +46,9 @@ def digests(section: CorpusSection) -> dict[str, str]:
     return out
 
 
-def ends_by_language(section: QualitySection, kind: str) -> Callable[[str], Ends]:
+def ends_by_language(section: QualitySection, kind: str) -> Callable[[str], dict[str, Ends]]:
     """Return what gives the `limits` or `percentiles` of a language: its own, over those of all."""
-    general: Ends = getattr(section, kind).given()
+    general: dict[str, Ends] = getattr(section, kind).given()
     own = {language(code).code: getattr(value, kind).given() for code, value in section.per_language.items()}
     return lambda code: general | own.get(code, {})
 
