@@ -46,7 +46,8 @@ ALLOWED = {
     "options": FLOOR,
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},
     "commands_train": FLOOR | {"commands", "console", "journey", "moe", "options", "train", "upcycle"},
-    "cli": {"arguments", "commands", "commands_train", "errors"},
+    "commands_evaluate": FLOOR | {"commands", "console", "corpus", "evaluate"},
+    "cli": {"arguments", "commands", "commands_evaluate", "commands_train", "errors"},
 }
 
 
