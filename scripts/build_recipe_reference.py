@@ -28,6 +28,9 @@ TABLES = (
     ("an entry of corpus.texts or corpus.exams", "Source"),
     ("corpus.dedup", "DedupSection"),
     ("corpus.decontaminate", "DecontaminateSection"),
+    ("corpus.quality", "QualitySection"),
+    ("limits and percentiles of corpus.quality", "MeasuresSection"),
+    ("an entry of corpus.quality.per_language", "LanguageQualitySection"),
     ("base", "BaseSection"),
     ("a training loop: base.from_scratch, train and specialise", "TrainingSection"),
     ("base.from_scratch, besides the loop", "ScratchSection"),
@@ -52,6 +55,11 @@ MEANINGS = {
     "Recipe.corpus": "texts and exams",
     "CorpusSection.dedup": "duplicates, exact and near",
     "CorpusSection.decontaminate": "exam items in training text",
+    "CorpusSection.quality": "what is too short, repetitive or odd",
+    "QualitySection.limits": "what lies outside goes at once",
+    "QualitySection.percentiles": "of 0 to 100, over the documents of a language",
+    "LanguageQualitySection.limits": "in place of the limits of all languages",
+    "LanguageQualitySection.percentiles": "in place of the percentiles of all languages",
     "Recipe.base": "the dense parent",
     "Recipe.upcycle": "where the experts go",
     "Recipe.train": "training of the mixture",
@@ -101,12 +109,16 @@ def kind(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
+        if "anyOf" in schema["items"]:
+            return "`[low, high]`"
         items = "list of entries" if "$ref" in schema["items"] else "list of text"
         if "enum" in schema["items"]:
             items = f"list of {', '.join(schema['items']['enum'])}"
         return items + (f", at least {schema['minItems']}" if "minItems" in schema else "")
     if "pattern" in schema:
         return f"text, `{schema['pattern']}`"
+    if "$ref" in schema.get("additionalProperties", {}):
+        return "entries by name"
     word = NAMES.get(schema["type"], schema["type"])
     bounds = [f"{sign} {schema[key]:.10g}" for key, sign in SIGNS.items() if key in schema]
     return f"{word} {', '.join(bounds)}".strip()

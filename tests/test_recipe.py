@@ -22,11 +22,16 @@ from polyclinic.recipe import Recipe, load_recipe, override, substitute, validat
 WHOLE: dict[str, Any] = {
     "name": "whole",
     "seed": 1,
-    "corpus": {"texts": [{"starter": True}], "exams": [{"starter": True}]},
+    "corpus": {
+        "texts": [{"starter": True}],
+        "exams": [{"starter": True}],
+        "quality": {"per_language": {"th": {}}, "difficulty": "difficulty.parquet"},
+    },
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},
     "train": {"steps": 1, "lora": {}},
     "specialise": {"steps": 1},
+    "ablate": {},
     "analyse": {},
     "evaluate": {},
 }
@@ -36,7 +41,7 @@ def fields(model: type[BaseModel] = Recipe, path: tuple[str | int, ...] = ()) ->
     """Yield the path and the annotation of every setting of a recipe, sections walked into."""
     for name, field in model.model_fields.items():
         inner = [t for t in leaves(field.annotation) if issubclass(t, BaseModel)]
-        listed = (0,) if typing.get_origin(field.annotation) is list else ()
+        listed = {list: (0,), dict: ("th",)}.get(typing.get_origin(field.annotation), ())
         yield from fields(inner[0], (*path, name, *listed)) if inner else [((*path, name), field.annotation)]
 
 
@@ -178,7 +183,7 @@ def test_a_base_of_ones_own_may_have_a_shared_expert_and_the_width_is_that_of_th
 def test_a_recipe_cannot_be_changed_after_reading(path: tuple[str | int, ...]) -> None:
     inner: Any = validate(WHOLE, "here")
     for part in path[:-1]:
-        inner = inner[part] if isinstance(part, int) else getattr(inner, part)
+        inner = inner[part] if isinstance(inner, list | dict) else getattr(inner, part)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(inner, str(path[-1]), None)
 

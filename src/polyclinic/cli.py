@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_corpus, commands_train
+from polyclinic import commands, commands_corpus, commands_evaluate, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, whole, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
@@ -72,12 +72,21 @@ def _stages(groups: Any) -> None:
         ("analyse", commands.cmd_analyse_run, "checkpoint and text to who serves whom"),
         ("evaluate", commands.cmd_evaluate_run, "checkpoint and exams to scores per language"),
     ):
-        alone = _command(_group(groups, stage, what), "run", work, what)
+        alone = _command(group := _group(groups, stage, what), "run", work, what)
         alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
         alone.add_argument(
             "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
         )
         _out(alone)
+    _difficulty(_command(group, "difficulty", commands_evaluate.cmd_evaluate_difficulty, "how hard each document is"))
+
+
+def _difficulty(alone: Parser) -> None:
+    """Add what `evaluate difficulty` takes."""
+    alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    alone.add_argument("--against", action=Once, type=Path, metavar="CHECKPOINT", help="a stronger one, for the gap")
+    alone.add_argument("--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run")
+    alone.add_argument("--out", action=Once, type=folder, required=True, metavar="FILE", help="Parquet file")
 
 
 def _corpus(corpus: Any) -> None:

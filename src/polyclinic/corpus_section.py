@@ -4,11 +4,11 @@ A step with a section of its own is off where the section is left out (or `null`
 default says otherwise.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polyclinic.sections import Count, Fraction, Section
+from polyclinic.sections import Count, Fraction, NonNegative, Section
 
 
 class Source(Section):
@@ -43,7 +43,73 @@ class DecontaminateSection(Section):
 
 
 # What only the whole corpus is decided by; an input's own source stands in its own key.
+_ELSEWHERE = ("root", "engine", "workers", "pack_tokens")
 _OVER_ALL = {"texts", "exams", "languages", "held_out", "validation"}
+Ends = list[NonNegative | None]
+
+
+class MeasuresSection(Section):
+    """What is measured of a document, each with a low and a high end; null where there is none."""
+
+    length: Ends | None = Field(None, description="words, or characters where a script puts no spaces")
+    lines: Ends | None = Field(None, description="share of text in lines that were there before")
+    repetition: Ends | None = Field(None, description="share of 5-word runs that were there before")
+    top: Ends | None = Field(None, description="share of text that repeats the commonest run of 3 words")
+    symbols: Ends | None = Field(None, description="share of signs that are no letter, digit, punctuation")
+    digits: Ends | None = Field(None, description="share of digits")
+    punctuation: Ends | None = Field(None, description="share of punctuation")
+    terms: Ends | None = Field(None, description="share of text in medical terms")
+    perplexity: Ends | None = Field(None, description="of the model of `difficulty`")
+    ifd: Ends | None = Field(None, description="perplexity of the answers after / without the questions")
+    gap: Ends | None = Field(None, description="of two models' difficulty, in deviations of a language")
+
+    @model_validator(mode="after")
+    def _low_and_high(self) -> Self:
+        for name, ends in self.given().items():
+            if len(ends) != 2:  # noqa: PLR2004
+                raise ValueError(f"{name} takes two ends, [low, high], either of them null")
+            low, high = ends
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"{name}: the low end {low:g} lies above the high end {high:g}")
+        return self
+
+    def given(self) -> dict[str, Ends]:
+        """Return the ends that are set, by measure."""
+        return {name: value for name, value in self if value is not None}
+
+
+DIFFICULTY = ("perplexity", "ifd", "gap")
+
+
+class LanguageQualitySection(Section):
+    """Ends for one language; a measure named here is not looked up above."""
+
+    limits: MeasuresSection = MeasuresSection()
+    percentiles: MeasuresSection = MeasuresSection()
+
+
+class QualitySection(Section):
+    """Documents that are too short, repetitive or odd: by fixed limits, and by percentiles of their language."""
+
+    limits: MeasuresSection = MeasuresSection()
+    percentiles: MeasuresSection = MeasuresSection()
+    per_language: dict[str, LanguageQualitySection] = Field({}, description="ends of a language, by code")
+    min_documents: Count = Field(100, description="a language with fewer is spared the percentiles")
+    terms: str | None = Field(None, description="CSV language,term below corpus.root in place of ours")
+    difficulty: str | None = Field(None, description="file of `evaluate difficulty`, below corpus.root")
+
+    @model_validator(mode="after")
+    def _ends_that_mean_something(self) -> Self:
+        both = [(self.limits, self.percentiles), *((own.limits, own.percentiles) for own in self.per_language.values())]
+        for limits, percentiles in both:
+            if late := [name for name in limits.given() if name in DIFFICULTY]:
+                raise ValueError(f"limits: {late[0]} is known over the whole corpus only; use percentiles")
+            given = percentiles.given()
+            if self.difficulty is None and (unknown := [name for name in given if name in DIFFICULTY]):
+                raise ValueError(f"percentiles: {unknown[0]} needs a file of difficulty")
+            if any(end is not None and end > 100 for ends in given.values() for end in ends):  # noqa: PLR2004
+                raise ValueError("percentiles lie between 0 and 100")
+        return self
 
 
 class CorpusSection(Section):
@@ -61,14 +127,24 @@ class CorpusSection(Section):
     decontaminate: DecontaminateSection | None = Field(
         DecontaminateSection(), description="exam items in training text"
     )
+    quality: QualitySection | None = None
     engine: Literal["local", "ray", "slurm"] = Field("local", description="what runs the shards")
     workers: Count = Field(1, description="processes; output bytes do not depend on it")
     pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
 
     def cleaning(self) -> dict[str, object]:
-        """Return all that decides the documents of a corpus, apart from what its inputs hold."""
-        return self.model_dump(exclude={"root", "engine", "workers", "pack_tokens"})
+        """Return all that decides the documents of a corpus, apart from what its inputs and other files hold."""
+        return self._told({})
 
     def cleaning_alone(self) -> dict[str, object]:
         """Return what decides how an input is cleaned on its own, whatever the others hold."""
-        return self.model_dump(exclude={"root", "engine", "workers", "pack_tokens", *_OVER_ALL})
+        return self._told({**dict.fromkeys(_OVER_ALL, True), "quality": {"percentiles", "min_documents"}})
+
+    def _told(self, apart: dict[str, Any]) -> dict[str, object]:
+        # What files hold enters keys by their digests; where they lie decides nothing.
+        without: dict[str, Any] = {**dict.fromkeys(_ELSEWHERE, True), **apart}
+        if self.quality is not None:
+            without["quality"] = {"terms", "difficulty", *without.get("quality", ())}
+        else:
+            without.pop("quality", None)
+        return self.model_dump(exclude=without)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from polyclinic.corpus import dedup, readers, starter
+from polyclinic.corpus import dedup, quality, readers, starter
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
@@ -51,6 +51,8 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
         ("normalise", normalise),
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
+    if section.quality:
+        found.append(("quality", partial(quality.mark, section=section.quality, root=section.root)))
     if section.dedup:
         found.append(("dedup", dedup.mark))
     return found

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup
+from polyclinic.corpus import dedup, percentiles
 from polyclinic.corpus.clean import MARKS_FILE
 from polyclinic.corpus.dedup import Mask, is_held_out, is_validation
 from polyclinic.corpus.inputs import Input
@@ -33,11 +33,14 @@ class Deciding(NamedTuple):
     section: CorpusSection
 
 
-def rulings(deciding: Deciding) -> list[Ruling]:
-    """Return the rulings a section asks for, in the order in which they are made."""
+def rulings(deciding: Deciding, counts: Counter[str]) -> list[Ruling]:
+    """Return the rulings a section asks for, in the order in which they are made; they count what they leave alone."""
     caps = [item.source.max_per_language for item in deciding.inputs]
     capped = partial(over_cap, caps=caps, sources=[item.number for item in deciding.inputs])
-    return [*([dedup.duplicates] if deciding.section.dedup else []), capped]
+    found: list[Ruling] = [dedup.duplicates] if deciding.section.dedup else []
+    if quality := deciding.section.quality:
+        found.append(partial(percentiles.beyond, section=quality, root=deciding.section.root, counts=counts))
+    return [*found, capped]
 
 
 def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
@@ -47,7 +50,7 @@ def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
     standing = np.ones(marks.num_rows, dtype=np.bool_)
     reasons: list[str | None] = [None] * marks.num_rows
     counts: Counter[str] = Counter()
-    for ruling in rulings(deciding):
+    for ruling in rulings(deciding, counts):
         for row, reason in ruling(marks, standing.copy()).items():
             reasons[row] = reason
             standing[row] = False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polyclinic
+from polyclinic.corpus import quality
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.executor import Task
@@ -31,7 +32,8 @@ def key(section: CorpusSection, planned: Plan) -> dict[str, Any]:
     """Return all that decides a corpus, whoever builds it with how many workers."""
     inputs = [(i.name, i.sha256, i.part, i.source.model_dump()) for items in planned for i in items]
     languages = wanted_languages(section)
-    return {"inputs": inputs, "settings": section.cleaning(), "languages": languages, "libraries": libraries()}
+    settings = {"settings": section.cleaning(), "files": quality.digests(section)}
+    return {"inputs": inputs, **settings, "languages": languages, "libraries": libraries()}
 
 
 @cache
@@ -54,7 +56,14 @@ def libraries() -> dict[str, str]:
 def clean_tasks(section: CorpusSection, inputs: Sequence[Input]) -> list[Task]:
     """Clean every input on its own."""
     wanted = wanted_languages(section)
-    common = {"section": section.cleaning_alone(), "wanted": wanted, "code": code(), "libraries": libraries()}
+    files = {name: value for name, value in quality.digests(section).items() if name != "difficulty"}
+    common = {
+        "section": section.cleaning_alone(),
+        "files": files,
+        "wanted": wanted,
+        "code": code(),
+        "libraries": libraries(),
+    }
     return [
         Task(item.name, {**_own(item), **common}, partial(clean, Cleaning(item, section, wanted)), item.size)
         for item in inputs
@@ -71,7 +80,8 @@ def _own(item: Input) -> dict[str, Any]:
 def decide_task(section: CorpusSection, inputs: Sequence[Input], cleaned: Manifests, place: Path) -> Task:
     """Decide over all shards."""
     shards = [(item.name, item.number, manifest["outputs"]) for item, manifest in zip(inputs, cleaned, strict=True)]
-    key = {"shards": shards, "section": section.cleaning(), "code": code(), "libraries": libraries()}
+    key = {"shards": shards, "section": section.cleaning(), "files": quality.digests(section)}
+    key |= {"code": code(), "libraries": libraries()}
     folders = tuple(place / CLEAN / item.name for item in inputs)
     return Task(DECIDED, key, partial(decide, Deciding(tuple(inputs), folders, section)))
 
