@@ -50,7 +50,7 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
     if section.dedup:
-        found.append(("dedup", dedup.mark))
+        found.append(("dedup", partial(dedup.mark, section=section.dedup)))
     return found
 
 

@@ -37,7 +37,8 @@ def rulings(deciding: Deciding) -> list[Ruling]:
     """Return the rulings a section asks for, in the order in which they are made."""
     caps = [item.source.max_per_language for item in deciding.inputs]
     capped = partial(over_cap, caps=caps, sources=[item.number for item in deciding.inputs])
-    return [*([dedup.duplicates] if deciding.section.dedup else []), capped]
+    section = deciding.section
+    return [*([partial(dedup.duplicates, section=section.dedup)] if section.dedup else []), capped]
 
 
 def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
