@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup
-from polyclinic.corpus.clean import Cleaning, clean
+from polyclinic.corpus import dedup, readers
 from polyclinic.corpus.clusters import WIDTH
-from polyclinic.corpus.inputs import Input
+from polyclinic.corpus.normalise import normalise
+from polyclinic.corpus.tables import DOCUMENTS, Writer, batches
 from polyclinic.corpus.units import plain, tokens
-from polyclinic.corpus_section import CorpusSection, Source
+from polyclinic.corpus_section import DedupSection, Source
 
 RATES = (0.01, 0.03, 0.10)
 UNSPACED = ("zh", "ja", "th", "lo")
@@ -77,6 +77,16 @@ def jaccard(one: str, other: str) -> float:
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
+def timed(path: Path, source: Source, out: Path, marked: bool) -> float:
+    """Return the processor time of one pass from a file of records to documents, with marks or without."""
+    begun = time.process_time()
+    with Writer(out) as writer:
+        for batch in batches(DOCUMENTS, (d.row() for d in readers.read(path, source, readers.to_document))):
+            done = normalise(batch).batch
+            writer.write(dedup.mark(done, DedupSection()).batch if marked else done)
+    return time.process_time() - begun
+
+
 def measure(root: Path) -> None:
     """Print recall, precision, speed and bytes."""
     chance = random.Random(7)  # noqa: S311
@@ -87,29 +97,20 @@ def measure(root: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
-        seconds = {}
-        for what, section in {"read, normalise, write": None, "with dedup": {"near": True}}.items():
-            settings = {"texts": [{"path": "in.jsonl"}], "check_language": "report", "decontaminate": None}
-            made = CorpusSection.model_validate({**settings, "dedup": section})
-            item = Input("in", 0, Source(path="in.jsonl"), folder / "in.jsonl", "")
-            (folder / what).mkdir()
-            begun = time.process_time()
-            clean(Cleaning(item, made, tuple(sorted({r["language"] for r in rows}))), folder / what)
-            seconds[what] = time.process_time() - begun
-        print({what: f"{len(rows) / s:,.0f} documents/s/core" for what, s in seconds.items()})
-        extra = seconds["with dedup"] - seconds["read, normalise, write"]
-        print(f"dedup marks alone: {len(rows) / extra:,.0f} documents/s/core")
-        size = (folder / "with dedup/marks.parquet").stat().st_size
-        size -= (folder / "read, normalise, write/marks.parquet").stat().st_size
+        source = Source(path="in.jsonl")
+        plain_pass, whole = (timed(folder / "in.jsonl", source, folder / f"{near}.parquet", near) for near in (False, True))
+        print(f"read, normalise, write: {len(rows) / plain_pass:,.0f} documents/s/core")
+        print(f"read, normalise, mark, write: {len(rows) / whole:,.0f} documents/s/core")
+        print(f"marks alone: {len(rows) / (whole - plain_pass):,.0f} documents/s/core")
+        size = (folder / "True.parquet").stat().st_size - (folder / "False.parquet").stat().st_size
         print(f"marks on disk: {size / len(rows):.0f} bytes a document")
-        marks = pq.read_table(folder / "with dedup/marks.parquet")
+        marks = pq.read_table(folder / "True.parquet")
         judge(marks, {(r["source"], r["language"], r["id"]): r["text"] for r in rows})
 
 
 def judge(marks: pa.Table, texts: dict[tuple[str, str, str], str]) -> None:
     """Print recall and precision of the ruling."""
-    section = CorpusSection.model_validate({"texts": [{"starter": True}]}).dedup
-    assert section
+    section = DedupSection()
     begun = time.process_time()
     gone = dedup.duplicates(marks, np.ones(marks.num_rows, dtype=np.bool_), section)
     print(f"ruling: {time.process_time() - begun:.2f} s for {marks.num_rows:,} rows, {len(gone):,} dropped")
@@ -125,6 +126,7 @@ def judge(marks: pa.Table, texts: dict[tuple[str, str, str], str]) -> None:
     order = order[marks.column(dedup.NEAR).is_valid().to_numpy()[order]]
     order = order[[gone.get(i) != "exact duplicate" for i in order.tolist()]]
     first = dedup.near(marks, order, section.similarity)
+    print(f"{(first != np.arange(first.size)).sum()} near")
     pairs = [(order[i], order[f]) for i, f in enumerate(first.tolist()) if i != f]
     good = {True: 0, False: 0}
     all_ = {True: 0, False: 0}
@@ -151,8 +153,7 @@ def ruling(rows: int) -> None:
             dedup.NEAR: pa.array([row.tobytes() for row in signed], pa.binary(WIDTH)),
         }
     )
-    section = CorpusSection.model_validate({"texts": [{"starter": True}]}).dedup
-    assert section
+    section = DedupSection()
     del signed
     held = pa.total_allocated_bytes()
     tracemalloc.start()

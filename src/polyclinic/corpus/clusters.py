@@ -1,8 +1,8 @@
 """Which texts say nearly the same, from their signatures: banding, verification, union-find.
 
-A signature holds the low byte of each of 14 x 8 MinHash values: 112 bytes. A band, eight of them, is
-one 64-bit number, and the share of equal bytes estimates the Jaccard index of two texts (b-bit
-minwise hashing, https://arxiv.org/abs/0910.3349). Everything is an array over the documents; rows
+A signature holds the low byte of each of 22 x 5 MinHash values: 110 bytes. Rows that agree in one band
+of five are compared as a whole: the share of equal bytes estimates the Jaccard index of two texts
+(b-bit minwise hashing, https://arxiv.org/abs/0910.3349). Everything is an array over the documents; rows
 are given in the order of their names, so nothing depends on the order of the files.
 """
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from polyclinic.corpus.units import Ints, UInts
 
-BANDS, ROWS = 14, 8
+BANDS, ROWS = 22, 5
 WIDTH = BANDS * ROWS
 BY_CHANCE = 1 / 256  # equal low bytes of values that differ
 ROUNDS = 64  # leaders tried in a band, where many texts share it and are unlike
@@ -41,7 +41,8 @@ def nearest(signatures: Signatures, kinds: Ints, least: float) -> Ints:
 
 def _band(signatures: Signatures, band: int) -> UInts:
     """Return one band of every row as a number."""
-    piece = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])
+    piece = np.zeros((len(signatures), 8), dtype=np.uint8)
+    piece[:, :ROWS] = signatures[:, band * ROWS : (band + 1) * ROWS]
     return piece.view(np.uint64)[:, 0]
 
 

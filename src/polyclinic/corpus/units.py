@@ -39,7 +39,10 @@ UNSPACED = (
 
 
 class Units(NamedTuple):
-    """The units of several texts end to end; text `i` is `values[offsets[i]:offsets[i + 1]]`."""
+    """The units of several texts end to end, each a scattered number: equal numbers are equal letters.
+
+    Text `i` is `values[offsets[i]:offsets[i + 1]]`.
+    """
 
     values: UInts
     offsets: Ints
@@ -73,8 +76,8 @@ def letters(plains: Sequence[str]) -> Units:
     firsts = bounds[:-1]
     spaced[firsts[firsts < at.size]] = 0
     place = np.arange(at.size) + np.cumsum(spaced)
-    values = np.full(at.size + int(spaced.sum()), SPACE, dtype=np.uint64)
-    values[place] = codes[at]
+    values = np.full(at.size + int(spaced.sum()), _scattered()[SPACE], dtype=np.uint64)
+    values[place] = _scattered()[codes[at]]
     return Units(values, np.append(place, values.size)[bounds])
 
 
@@ -88,7 +91,7 @@ def tokens(plains: Sequence[str]) -> Units:
     bounds = np.searchsorted(at, offsets)
     begins[bounds[:-1][bounds[:-1] < at.size]] = True
     first = np.flatnonzero(begins)
-    hashes = _spans(codes[at].astype(np.uint64), first, np.append(first[1:], at.size))
+    hashes = _spans(_scattered()[codes[at]], first, np.append(first[1:], at.size))
     return Units(hashes, np.searchsorted(first, bounds))
 
 
@@ -104,7 +107,7 @@ def _spans(values: UInts, first: Ints, last: Ints) -> UInts:
     """Return a hash of each span of values, the same wherever the span stands."""
     up, down = _powers(1 << max(10, int(values.size).bit_length()))
     sums = np.zeros(values.size + 1, dtype=np.uint64)
-    np.cumsum(_mix(values) * up[: values.size], out=sums[1:])
+    np.cumsum(values * up[: values.size], out=sums[1:])
     return _mix((sums[last] - sums[first]) * down[first])
 
 
@@ -114,6 +117,12 @@ def _mix(values: UInts) -> UInts:
     out = (out ^ (out >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     out = (out ^ (out >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return out ^ (out >> np.uint64(31))
+
+
+@cache
+def _scattered() -> UInts:
+    """Return a number for every code point; no two are equal, since the scattering can be undone."""
+    return _mix(np.arange(0x110000, dtype=np.uint64))
 
 
 @cache
