@@ -1,0 +1,210 @@
+"""The exam items that training text must not hold, as one folder that every shard is searched with.
+
+Each item is one or two pieces that must be found whole: its question or, where that is short or
+several items ask the same, its question and its right option. Blocks of a quarter of the wanted length
+point into the pieces, so that a run of that length holds several of them wherever it begins. Blocks
+that many questions share are phrases of exams and point nowhere.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from polyclinic.corpus import readers, starter
+from polyclinic.corpus.clean import asked
+from polyclinic.corpus.inputs import Input
+from polyclinic.corpus.normalise import clean_question
+from polyclinic.corpus.units import Ints, UInts, Units, letters, plain, tokens, windows
+from polyclinic.corpus_section import DecontaminateSection
+from polyclinic.languages import all_languages
+from polyclinic.records import Question
+
+ITEMS_FILE, PIECES_FILE, BLOCKS_FILE = "items.parquet", "pieces.parquet", "blocks.parquet"
+SHARED = 5  # different questions with the same block make it a phrase
+FILTER_BITS = 22
+LATIN = "Latn"
+
+ITEMS = pa.schema([(name, pa.string()) for name in ("id", "language", "benchmark", "group", "split")])
+PIECES = pa.schema([("item", pa.int32()), ("text", pa.string())])
+BLOCKS = pa.schema([("size", pa.int16()), ("hash", pa.uint64()), ("piece", pa.int32()), ("start", pa.int32())])
+
+
+class Lengths(NamedTuple):
+    """How long things are in one script, in its units."""
+
+    run: int  # consecutive units that are a leak
+    least: int  # an item of fewer is not looked for
+
+    @property
+    def block(self) -> int:
+        """Return the length of a block."""
+        return max(2, self.run // 4)
+
+    @property
+    def stride(self) -> int:
+        """Return how far apart blocks begin."""
+        return max(1, self.block // 2)
+
+
+@cache
+def _scales() -> Mapping[str, Mapping[str, float]]:
+    """Return how many letters and tokens each script needs for one of English."""
+    text = resources.files("polyclinic.data").joinpath("scales.csv").read_text("utf-8")
+    return {row["script"]: {k: float(row[k]) for k in ("letters", "tokens")} for row in csv.DictReader(text.splitlines())}
+
+
+def lengths(code: str, section: DecontaminateSection) -> Lengths:
+    """Return the lengths for a language: as in Latin script, times what its own needs for the same words."""
+    kind = "letters" if section.unit == "characters" else "tokens"
+    known = all_languages().get(code)
+    scale = _scales().get(known.script if known else LATIN, {}).get(kind, 1.0)
+    run = max(4, round(section.units * scale))
+    return Lengths(run, run // 2)
+
+
+def units(plains: Sequence[str], section: DecontaminateSection) -> Units:
+    """Return the units that a section compares."""
+    return letters(plains) if section.unit == "characters" else tokens(plains)
+
+
+def read(inputs: Iterable[tuple[Input, bool]], section: DecontaminateSection) -> Iterator[Question]:
+    """Yield the questions of exam files; where an input is marked, only those in the section's splits."""
+    for item, only in inputs:
+        found: Iterable[Question] = (q for q in starter.questions() if asked(item.source, q))
+        if item.path is not None:
+            found = readers.read(item.path, item.source, readers.to_question)
+        yield from (clean_question(q) for q in found if not only or q.split in section.splits)
+
+
+def write(questions: Iterable[Question], section: DecontaminateSection, folder: Path) -> Mapping[str, Any]:
+    """Write items, pieces and blocks of all questions; returns how many."""
+    items = list(questions)
+    pieces = list(_pieces(items, section))
+    rows = [
+        {"id": q.id, "language": q.language, "benchmark": q.source, "group": q.group, "split": q.split} for q in items
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=ITEMS), folder / ITEMS_FILE, compression="zstd")
+    named = [{"item": number, "text": text} for number, text in pieces]
+    pq.write_table(pa.Table.from_pylist(named, schema=PIECES), folder / PIECES_FILE, compression="zstd")
+    table = _blocks(pieces, items, section)
+    pq.write_table(table, folder / BLOCKS_FILE, compression="zstd")
+    return {"items": len(items), "searched": len({number for number, _ in pieces}), "blocks": table.num_rows}
+
+
+def _pieces(items: Sequence[Question], section: DecontaminateSection) -> Iterator[tuple[int, str]]:
+    """Yield (item, text) for all that must be found of each item; none where it is too short."""
+    asked_in = [plain(q.question) for q in items]
+    answers = [plain(max((q.options[i] for i in q.answers), key=len, default="")) for q in items]
+    sizes, extra = (units(texts, section).sizes().tolist() for texts in (asked_in, answers))
+    found = units(asked_in, section)
+    keys = [found.values[a:b].tobytes() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
+    right: dict[bytes, set[str]] = {}
+    for key, answer in zip(keys, answers, strict=True):
+        right.setdefault(key, set()).add(answer)
+    for number, question in enumerate(items):
+        long = lengths(question.language, section)
+        alone = sizes[number] >= long.run or (sizes[number] >= long.least and len(right[keys[number]]) == 1)
+        if alone:
+            yield number, asked_in[number]
+        elif sizes[number] + extra[number] >= long.least and max(sizes[number], extra[number]) >= long.block:
+            yield from ((number, text) for text in (asked_in[number], answers[number]) if text)
+
+
+def _blocks(pieces: Sequence[tuple[int, str]], items: Sequence[Question], section: DecontaminateSection) -> pa.Table:
+    """Return the blocks of all pieces, sorted by size and hash, without those that many questions share."""
+    plans = [lengths(items[item].language, section) for item, _ in pieces]
+    out = []
+    for plan in sorted(set(plans)):
+        which = np.array([number for number, other in enumerate(plans) if other == plan])
+        found = units([pieces[number][1] for number in which], section)
+        seen = windows(found, plan.block)
+        local = np.repeat(np.arange(which.size), np.diff(seen.offsets))
+        start = seen.starts - found.offsets[local]
+        # Blocks at fixed steps, and the last one, so that both ends of a piece are covered.
+        last = found.sizes()[local] - plan.block == start
+        chosen = (start % plan.stride == 0) | last
+        hashes, local, start = seen.hashes[chosen], local[chosen], start[chosen]
+        rare = _rare(hashes, local, found)
+        out.append(
+            pa.table(
+                [
+                    np.full(rare.sum(), plan.block, dtype=np.int16),
+                    hashes[rare],
+                    which[local[rare]].astype(np.int32),
+                    start[rare].astype(np.int32),
+                ],
+                schema=BLOCKS,
+            )
+        )
+    table = pa.concat_tables(out) if out else BLOCKS.empty_table()
+    return table.sort_by([(name, "ascending") for name in BLOCKS.names])
+
+
+def _rare(hashes: UInts, piece: Ints, found: Units) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Say which blocks fewer than SHARED different texts hold."""
+    keys = [found.values[a:b].tobytes() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    text = np.array([numbers[key] for key in keys], dtype=np.int64)[piece]
+    pairs = np.unique(np.stack([hashes, text.astype(np.uint64)], axis=1), axis=0)
+    values, counts = np.unique(pairs[:, 0], return_counts=True)
+    return counts[np.searchsorted(values, hashes)] < SHARED
+
+
+class Blocks(NamedTuple):
+    """Blocks of one size by hash, and a filter that most other hashes do not pass."""
+
+    hashes: UInts
+    piece: Ints
+    start: Ints
+    seen: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Exams(NamedTuple):
+    """The exam items of a build, loaded once a process."""
+
+    items: pa.Table
+    piece_item: Ints
+    pieces: Units
+    partner: Ints  # the other piece that must be found, -1: none
+    blocks: Mapping[int, Blocks]
+
+
+@cache
+def load(folder: Path, section: DecontaminateSection) -> Exams:
+    """Load what `write` wrote."""
+    pieces = pq.read_table(folder / PIECES_FILE)
+    item = pieces.column("item").to_numpy().astype(np.int64)
+    partner = np.full(item.size, -1, dtype=np.int64)
+    pairs = np.flatnonzero(item[1:] == item[:-1])
+    partner[pairs], partner[pairs + 1] = pairs + 1, pairs
+    table = pq.read_table(folder / BLOCKS_FILE)
+    sizes = table.column("size").to_numpy()
+    columns = [table.column(name).to_numpy() for name in ("hash", "piece", "start")]
+    blocks = {}
+    for size in np.unique(sizes).tolist():
+        hashes, piece, start = (column[sizes == size] for column in columns)
+        seen = np.zeros(1 << FILTER_BITS, dtype=np.bool_)
+        seen[_short(hashes)] = True
+        blocks[size] = Blocks(hashes, piece.astype(np.int64), start.astype(np.int64), seen)
+    return Exams(pq.read_table(folder / ITEMS_FILE), item, units(pieces.column("text").to_pylist(), section), partner, blocks)
+
+
+def _short(hashes: UInts) -> UInts:
+    return hashes >> np.uint64(64 - FILTER_BITS)
+
+
+def lookup(blocks: Blocks, hashes: UInts) -> tuple[Ints, Ints]:
+    """Return pairs (position among the hashes, row among the blocks) that are equal."""
+    at = np.flatnonzero(blocks.seen[_short(hashes)])
+    low = np.searchsorted(blocks.hashes, hashes[at], "left")
+    count = np.searchsorted(blocks.hashes, hashes[at], "right") - low
+    at, low, count = at[count > 0], low[count > 0], count[count > 0]
+    row = np.arange(count.sum()) + np.repeat(low - (np.cumsum(count) - count), count)
+    return np.repeat(at, count), row
