@@ -1,9 +1,10 @@
-"""Derive `data/scales.csv`: how many letters and tokens a script needs for what English says in one.
+"""Derive `data/scales.csv`: how many letters and tokens a script needs for one of Latin script.
 
     POLYCLINIC_DATA=... python scripts/build_scales.py
 
 Reads the parallel documents of NTREX-128 (`general/*.jsonl`, source `ntrex128`). The figure of a script is
-the median over its languages of (units of all documents) / (units of their English originals).
+the median over its languages of (units of all documents) / (units of their English originals), divided by that
+of Latin script. Traditional Han gets the figure of simplified Han.
 """
 
 import json
@@ -46,9 +47,12 @@ def main() -> None:
     scripts: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for code in sorted(texts):
         scripts[all_languages()[code].script].append(ratios(texts[code], texts["en"]))
+    scripts["Hant"] = scripts["Hans"]
+    middle = {script: [median(pair[kind] for pair in found) for kind in (0, 1)] for script, found in scripts.items()}
     lines = ["script,letters,tokens"]
-    for script, found in sorted(scripts.items()):
-        lines.append(f"{script},{median(a for a, _ in found):.2f},{median(b for _, b in found):.2f}")
+    for script in sorted(middle):
+        letters_, tokens_ = (of / latin for of, latin in zip(middle[script], middle["Latn"], strict=True))
+        lines.append(f"{script},{letters_:.2f},{tokens_:.2f}")
     TARGET.write_text("\n".join(lines) + "\n", "utf-8")
     print(TARGET.read_text("utf-8"))
 

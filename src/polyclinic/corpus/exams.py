@@ -69,9 +69,9 @@ def lengths(code: str, section: DecontaminateSection) -> Lengths:
     return Lengths(run, run // 2)
 
 
-def units(plains: Sequence[str], section: DecontaminateSection) -> Units:
+def units(plains: Sequence[str], unit: str) -> Units:
     """Return the units that a section compares."""
-    return letters(plains) if section.unit == "characters" else tokens(plains)
+    return letters(plains) if unit == "characters" else tokens(plains)
 
 
 def read(inputs: Iterable[tuple[Input, bool]], section: DecontaminateSection) -> Iterator[Question]:
@@ -102,8 +102,8 @@ def _pieces(items: Sequence[Question], section: DecontaminateSection) -> Iterato
     """Yield (item, text) for all that must be found of each item; none where it is too short."""
     asked_in = [plain(q.question) for q in items]
     answers = [plain(max((q.options[i] for i in q.answers), key=len, default="")) for q in items]
-    sizes, extra = (units(texts, section).sizes().tolist() for texts in (asked_in, answers))
-    found = units(asked_in, section)
+    sizes, extra = (units(texts, section.unit).sizes().tolist() for texts in (asked_in, answers))
+    found = units(asked_in, section.unit)
     keys = [found.values[a:b].tobytes() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
     right: dict[bytes, set[str]] = {}
     for key, answer in zip(keys, answers, strict=True):
@@ -123,7 +123,7 @@ def _blocks(pieces: Sequence[tuple[int, str]], items: Sequence[Question], sectio
     out = []
     for plan in sorted(set(plans)):
         which = np.array([number for number, other in enumerate(plans) if other == plan])
-        found = units([pieces[number][1] for number in which], section)
+        found = units([pieces[number][1] for number in which], section.unit)
         seen = windows(found, plan.block)
         local = np.repeat(np.arange(which.size), np.diff(seen.offsets))
         start = seen.starts - found.offsets[local]
@@ -173,11 +173,16 @@ class Exams(NamedTuple):
     piece_item: Ints
     pieces: Units
     partner: Ints  # the other piece that must be found, -1: none
+    blocks_of: Ints  # how many blocks point into each piece
     blocks: Mapping[int, Blocks]
+
+    def piece(self, number: int) -> UInts:
+        """Return the units of a piece."""
+        return self.pieces.values[self.pieces.offsets[number] : self.pieces.offsets[number + 1]]
 
 
 @cache
-def load(folder: Path, section: DecontaminateSection) -> Exams:
+def load(folder: Path, unit: str) -> Exams:
     """Load what `write` wrote."""
     pieces = pq.read_table(folder / PIECES_FILE)
     item = pieces.column("item").to_numpy().astype(np.int64)
@@ -193,7 +198,9 @@ def load(folder: Path, section: DecontaminateSection) -> Exams:
         seen = np.zeros(1 << FILTER_BITS, dtype=np.bool_)
         seen[_short(hashes)] = True
         blocks[size] = Blocks(hashes, piece.astype(np.int64), start.astype(np.int64), seen)
-    return Exams(pq.read_table(folder / ITEMS_FILE), item, units(pieces.column("text").to_pylist(), section), partner, blocks)
+    found = units(pieces.column("text").to_pylist(), unit)
+    blocks_of = np.bincount(table.column("piece").to_numpy(), minlength=item.size)
+    return Exams(pq.read_table(folder / ITEMS_FILE), item, found, partner, blocks_of, blocks)
 
 
 def _short(hashes: UInts) -> UInts:
