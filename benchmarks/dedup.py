@@ -98,7 +98,9 @@ def measure(root: Path) -> None:
         folder = Path(name)
         (folder / "in.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
         source = Source(path="in.jsonl")
-        plain_pass, whole = (timed(folder / "in.jsonl", source, folder / f"{near}.parquet", near) for near in (False, True))
+        plain_pass, whole = (
+            timed(folder / "in.jsonl", source, folder / f"{near}.parquet", near) for near in (False, True)
+        )
         print(f"read, normalise, write: {len(rows) / plain_pass:,.0f} documents/s/core")
         print(f"read, normalise, mark, write: {len(rows) / whole:,.0f} documents/s/core")
         print(f"marks alone: {len(rows) / (whole - plain_pass):,.0f} documents/s/core")
@@ -117,9 +119,7 @@ def judge(marks: pa.Table, texts: dict[tuple[str, str, str], str]) -> None:
     names = list(zip(*(marks.column(n).to_pylist() for n in ("source", "language", "id")), strict=True))
     for rate in RATES:
         for unspaced in (False, True):
-            planted = [
-                i for i, n in enumerate(names) if n[2].endswith(f"~{rate}") and (n[1] in UNSPACED) == unspaced
-            ]
+            planted = [i for i, n in enumerate(names) if n[2].endswith(f"~{rate}") and (n[1] in UNSPACED) == unspaced]
             recall = sum(i in gone for i in planted) / len(planted)
             print(f"recall, {'unspaced' if unspaced else 'spaced'}, {rate:.0%} edits: {recall:.3f} of {len(planted)}")
     order = dedup.names_in_order(marks)
@@ -149,7 +149,9 @@ def ruling(rows: int) -> None:
             "id": [f"document:{i:09d}" for i in range(rows)],
             "language": [("en", "fr", "zh")[i % copies % 3] for i in range(rows)],
             "source": ["source"] * rows,
-            dedup.EXACT: pa.array([row.tobytes() for row in chance.integers(0, 256, (rows, 16), np.uint8)], pa.binary(16)),
+            dedup.EXACT: pa.array(
+                [row.tobytes() for row in chance.integers(0, 256, (rows, 16), np.uint8)], pa.binary(16)
+            ),
             dedup.NEAR: pa.array([row.tobytes() for row in signed], pa.binary(WIDTH)),
         }
     )

@@ -33,7 +33,9 @@ class DedupSection(Section):
     """Duplicates: exact on normalised text first, then near ones by MinHash."""
 
     near: bool = Field(True, description="drop near duplicates, too")
-    similarity: Fraction = Field(0.5, description="estimated share of 5-token shingles that near duplicates have in common")
+    similarity: Fraction = Field(
+        0.5, description="estimated share of 5-token shingles that near duplicates have in common"
+    )
     shortest: Count = Field(20, description="tokens below which a text is compared exactly only")
 
 

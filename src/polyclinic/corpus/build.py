@@ -14,22 +14,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import executor, readers, starter
+from polyclinic.corpus import executor
 from polyclinic.corpus.card import write_card
-from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, asked, clean
+from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.executor import Task
 from polyclinic.corpus.inputs import Input, plan, wanted_languages
-from polyclinic.corpus.normalise import clean_question
+from polyclinic.corpus.leaks import REPORTS
+from polyclinic.corpus.questions import evaluated
+from polyclinic.corpus.questions import task as exam_task
 from polyclinic.corpus.select import Selecting, select
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import PolyclinicError
 from polyclinic.progress import Progress
-from polyclinic.records import Document, Question
+from polyclinic.records import Document
 from polyclinic.runs import SCRATCH, digest, sha256_file
 
 Facts = list[dict[str, Any]]
+Index = tuple[Path, dict[str, str]]
 
 
 def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path | None = None) -> dict[str, Any]:
@@ -40,8 +43,9 @@ def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path
     place = shards or folder / SCRATCH / "shards"
     wanted = wanted_languages(section)
     inputs = plan(section, section.texts)
-    cleaned = _clean(section, inputs, wanted, place, progress)
-    decided = _decide(section, inputs, cleaned, place)
+    index = _exams(section, place)
+    cleaned = _clean(section, inputs, wanted, place, progress, index)
+    decided = _decide(section, inputs, cleaned, place, index)
     selected = _select(section, inputs, cleaned, place, progress)
     counts = _counts([*cleaned, decided])
     rows_in, kept = (
@@ -51,7 +55,7 @@ def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path
     if rows_in != kept + dropped:
         raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
     _gather(inputs, place, folder)
-    questions = _questions(section, wanted)
+    questions = evaluated(section, wanted)
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
     facts = {"rows_in": rows_in, "documents": kept, "questions": len(questions)}
     write_card(folder, read_documents(folder), questions, rows_in, counts)
@@ -65,27 +69,44 @@ def code() -> str:
     return digest({file.name: file.read_text("utf-8") for file in files if file.name.endswith(".py")})
 
 
+def _exams(section: CorpusSection, place: Path) -> Index | None:
+    """Write what training text is searched for; returns the folder and its manifest's outputs."""
+    if section.decontaminate is None:
+        return None
+    task = exam_task(section, section.decontaminate, code())
+    manifest = executor.run([task], place / "exams", "local", 1, lambda done, total: None)[0]
+    return place / "exams" / task.name, manifest["outputs"]
+
+
 def _clean(
-    section: CorpusSection, inputs: Sequence[Input], wanted: tuple[str, ...], place: Path, progress: Progress
+    section: CorpusSection,
+    inputs: Sequence[Input],
+    wanted: tuple[str, ...],
+    place: Path,
+    progress: Progress,
+    index: Index | None,
 ) -> Facts:
     """Clean every input on its own."""
-    settings = {"section": section.cleaning(), "wanted": wanted, "code": code()}
+    exams, exam_files = index or (None, None)
+    settings = {"section": section.cleaning(), "wanted": wanted, "code": code(), "exams": exam_files}
     tasks = [
         Task(
             item.name,
             {"input": [item.sha256, item.source.model_dump()], **settings},
-            partial(clean, Cleaning(item, section, wanted)),
+            partial(clean, Cleaning(item, section, wanted, exams)),
         )
         for item in inputs
     ]
     return executor.run(tasks, place / "clean", section.engine, section.workers, _report(progress, "cleaned"))
 
 
-def _decide(section: CorpusSection, inputs: Sequence[Input], cleaned: Facts, place: Path) -> dict[str, Any]:
+def _decide(
+    section: CorpusSection, inputs: Sequence[Input], cleaned: Facts, place: Path, index: Index | None
+) -> dict[str, Any]:
     """Decide over all shards."""
     key = {"shards": [m["outputs"] for m in cleaned], "section": section.cleaning(), "code": code()}
     folders = tuple(place / "clean" / item.name for item in inputs)
-    task = Task("all", key, partial(decide, Deciding(tuple(inputs), folders, section)))
+    task = Task("all", key, partial(decide, Deciding(tuple(inputs), folders, section, index[0] if index else None)))
     return executor.run([task], place / "decide", "local", 1, lambda done, total: None)[0]
 
 
@@ -114,6 +135,9 @@ def _counts(manifests: Iterable[dict[str, Any]]) -> Counter[str]:
 
 def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
     """Put the selected shards into the corpus folder, without a copy where the file system can link."""
+    for report in REPORTS:
+        if (place / "decide" / "all" / report).is_file():
+            shutil.copyfile(place / "decide" / "all" / report, folder / report)
     for kind, file in (("documents", DOCUMENTS_FILE), ("dropped", DROPPED_FILE)):
         shutil.rmtree(folder / kind, ignore_errors=True)
         (folder / kind).mkdir()
@@ -123,23 +147,6 @@ def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
                 os.link(source, target)
             except OSError:
                 shutil.copyfile(source, target)
-
-
-def _questions(section: CorpusSection, wanted: tuple[str, ...]) -> list[Question]:
-    """Collect the exam questions in the wanted languages, in source order."""
-    out: list[Question] = []
-    taken: Counter[tuple[int, str]] = Counter()
-    for item in plan(section, section.exams):
-        found: Iterable[Question] = (q for q in starter.questions() if asked(item.source, q))
-        if item.path is not None:
-            found = readers.read(item.path, item.source, readers.to_question)
-        cap = item.source.max_per_language
-        for question in found:
-            place = (item.number, question.language)
-            if question.language in wanted and (cap is None or taken[place] < cap):
-                taken[place] += 1
-                out.append(clean_question(question))
-    return out
 
 
 def read_documents(folder: Path) -> Iterator[Document]:

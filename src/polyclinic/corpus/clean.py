@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from polyclinic.corpus import dedup, readers, starter
+from polyclinic.corpus import decontaminate, dedup, readers, starter
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
@@ -34,6 +34,7 @@ class Cleaning(NamedTuple):
     input: Input
     section: CorpusSection
     wanted: tuple[str, ...]
+    exams: Path | None = None  # what `exams.write` wrote: the items that training text must not hold
 
 
 @cache
@@ -49,6 +50,9 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
         ("normalise", normalise),
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
+    if section.decontaminate and cleaning.exams:
+        search = partial(decontaminate.mark, folder=cleaning.exams, section=section.decontaminate)
+        found.append(("decontaminate", search))
     if section.dedup:
         found.append(("dedup", partial(dedup.mark, section=section.dedup)))
     return found

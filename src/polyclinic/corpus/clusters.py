@@ -70,7 +70,7 @@ def _edges(signatures: Signatures, keys: UInts, kinds: Ints, least: float) -> np
 
 
 def _runs(keys: UInts, kinds: Ints) -> Ints:
-    """Number the runs of equal neighbours."""
+    """Return the number of the run of equal neighbours that each row is in."""
     steps = np.zeros(keys.size, dtype=np.int64)
     steps[1:] = (keys[1:] != keys[:-1]) | (kinds[1:] != kinds[:-1])
     return np.cumsum(steps)

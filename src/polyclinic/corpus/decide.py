@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup
+from polyclinic.corpus import dedup, leaks
 from polyclinic.corpus.clean import MARKS_FILE
 from polyclinic.corpus.dedup import Mask, is_held_out, is_validation
 from polyclinic.corpus.inputs import Input
@@ -31,14 +31,19 @@ class Deciding(NamedTuple):
     inputs: tuple[Input, ...]
     shards: tuple[Path, ...]
     section: CorpusSection
+    exams: Path | None = None
 
 
-def rulings(deciding: Deciding) -> list[Ruling]:
-    """Return the rulings a section asks for, in the order in which they are made."""
+def rulings(deciding: Deciding, folder: Path) -> list[Ruling]:
+    """Return the rulings a section asks for, in the order in which they are made; some report into a folder."""
     caps = [item.source.max_per_language for item in deciding.inputs]
     capped = partial(over_cap, caps=caps, sources=[item.number for item in deciding.inputs])
-    section = deciding.section
-    return [*([partial(dedup.duplicates, section=section.dedup)] if section.dedup else []), capped]
+    section, found = deciding.section, []
+    if section.decontaminate and deciding.exams:
+        found.append(partial(leaks.leaked, exams=deciding.exams, folder=folder))
+    if section.dedup:
+        found.append(partial(dedup.duplicates, section=section.dedup))
+    return [*found, capped]
 
 
 def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
@@ -48,7 +53,7 @@ def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
     standing = np.ones(marks.num_rows, dtype=np.bool_)
     reasons: list[str | None] = [None] * marks.num_rows
     counts: Counter[str] = Counter()
-    for ruling in rulings(deciding):
+    for ruling in rulings(deciding, folder):
         for row, reason in ruling(marks, standing.copy()).items():
             reasons[row] = reason
             standing[row] = False

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from polyclinic.corpus.exams import Exams, Lengths, lengths, load, lookup, units
 from polyclinic.corpus.step import MARK, Outcome, add_column, outcome, texts
-from polyclinic.corpus.units import Ints, UInts, Units, plain, windows
+from polyclinic.corpus.units import Ints, UInts, Units, plain, running
 from polyclinic.corpus_section import DecontaminateSection
 
 LEAK, WAY = f"{MARK}leak", f"{MARK}way"
@@ -31,7 +31,7 @@ Found = dict[int, str]  # item -> way
 def mark(batch: pa.RecordBatch, folder: Path, section: DecontaminateSection) -> Outcome:
     """Add to each document the numbers of the exam items it holds, and for each in which way."""
     exams = load(folder, section.unit)
-    plains = [plain(text) for text in texts(batch)]
+    plains = [plain(text) if exams.blocks else "" for text in texts(batch)]
     plans: dict[Lengths, list[int]] = {}
     for row, code in enumerate(batch.column("language").to_pylist()):
         plans.setdefault(lengths(code, section), []).append(row)
@@ -52,10 +52,11 @@ def search(texts_: Units, plan: Lengths, exams: Exams, overlap: float) -> Iterat
     blocks = exams.blocks.get(plan.block)
     if blocks is None:
         return
-    seen = windows(texts_, plan.block)
-    at, row = lookup(blocks, seen.hashes)
-    text = np.searchsorted(seen.offsets, at, "right") - 1
-    piece, diagonal = blocks.piece[row], seen.starts[at] - texts_.offsets[text] - blocks.start[row]
+    at, row = lookup(blocks, running(texts_.values, plan.block))
+    text = np.searchsorted(texts_.offsets, at, "right") - 1
+    inside = at + plan.block <= texts_.offsets[text + 1]
+    at, row, text = at[inside], row[inside], text[inside]
+    piece, diagonal = blocks.piece[row], at - texts_.offsets[text] - blocks.start[row]
     for hits in _candidates(text * len(exams.piece_item) + piece, row, exams.blocks_of[piece]):
         number, wanted = int(text[hits[0]]), int(piece[hits[0]])
         held = texts_.values[texts_.offsets[number] : texts_.offsets[number + 1]]

@@ -8,7 +8,7 @@ that many questions share are phrases of exams and point nowhere.
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import readers, starter
-from polyclinic.corpus.clean import asked
-from polyclinic.corpus.inputs import Input
-from polyclinic.corpus.normalise import clean_question
 from polyclinic.corpus.units import Ints, UInts, Units, letters, plain, tokens, windows
 from polyclinic.corpus_section import DecontaminateSection
 from polyclinic.languages import all_languages
@@ -57,7 +53,9 @@ class Lengths(NamedTuple):
 def _scales() -> Mapping[str, Mapping[str, float]]:
     """Return how many letters and tokens each script needs for one of English."""
     text = resources.files("polyclinic.data").joinpath("scales.csv").read_text("utf-8")
-    return {row["script"]: {k: float(row[k]) for k in ("letters", "tokens")} for row in csv.DictReader(text.splitlines())}
+    return {
+        row["script"]: {k: float(row[k]) for k in ("letters", "tokens")} for row in csv.DictReader(text.splitlines())
+    }
 
 
 def lengths(code: str, section: DecontaminateSection) -> Lengths:
@@ -72,15 +70,6 @@ def lengths(code: str, section: DecontaminateSection) -> Lengths:
 def units(plains: Sequence[str], unit: str) -> Units:
     """Return the units that a section compares."""
     return letters(plains) if unit == "characters" else tokens(plains)
-
-
-def read(inputs: Iterable[tuple[Input, bool]], section: DecontaminateSection) -> Iterator[Question]:
-    """Yield the questions of exam files; where an input is marked, only those in the section's splits."""
-    for item, only in inputs:
-        found: Iterable[Question] = (q for q in starter.questions() if asked(item.source, q))
-        if item.path is not None:
-            found = readers.read(item.path, item.source, readers.to_question)
-        yield from (clean_question(q) for q in found if not only or q.split in section.splits)
 
 
 def write(questions: Iterable[Question], section: DecontaminateSection, folder: Path) -> Mapping[str, Any]:
@@ -158,7 +147,7 @@ def _rare(hashes: UInts, piece: Ints, found: Units) -> np.ndarray[Any, np.dtype[
 
 
 class Blocks(NamedTuple):
-    """Blocks of one size by hash, and a filter that most other hashes do not pass."""
+    """Blocks of one size by hash, and two filters that most other hashes do not pass."""
 
     hashes: UInts
     piece: Ints
@@ -181,9 +170,13 @@ class Exams(NamedTuple):
         return self.pieces.values[self.pieces.offsets[number] : self.pieces.offsets[number + 1]]
 
 
-@cache
 def load(folder: Path, unit: str) -> Exams:
-    """Load what `write` wrote."""
+    """Load what `write` wrote, once a process."""
+    return _load(folder, unit, (folder / BLOCKS_FILE).stat().st_mtime_ns)
+
+
+@lru_cache(1)
+def _load(folder: Path, unit: str, _written: int) -> Exams:
     pieces = pq.read_table(folder / PIECES_FILE)
     item = pieces.column("item").to_numpy().astype(np.int64)
     partner = np.full(item.size, -1, dtype=np.int64)
@@ -195,21 +188,26 @@ def load(folder: Path, unit: str) -> Exams:
     blocks = {}
     for size in np.unique(sizes).tolist():
         hashes, piece, start = (column[sizes == size] for column in columns)
-        seen = np.zeros(1 << FILTER_BITS, dtype=np.bool_)
-        seen[_short(hashes)] = True
+        seen = np.zeros((2, 1 << FILTER_BITS), dtype=np.bool_)
+        seen[0, _high(hashes)] = seen[1, _low(hashes)] = True
         blocks[size] = Blocks(hashes, piece.astype(np.int64), start.astype(np.int64), seen)
     found = units(pieces.column("text").to_pylist(), unit)
     blocks_of = np.bincount(table.column("piece").to_numpy(), minlength=item.size)
     return Exams(pq.read_table(folder / ITEMS_FILE), item, found, partner, blocks_of, blocks)
 
 
-def _short(hashes: UInts) -> UInts:
+def _high(hashes: UInts) -> UInts:
     return hashes >> np.uint64(64 - FILTER_BITS)
+
+
+def _low(hashes: UInts) -> UInts:
+    return hashes & np.uint64((1 << FILTER_BITS) - 1)
 
 
 def lookup(blocks: Blocks, hashes: UInts) -> tuple[Ints, Ints]:
     """Return pairs (position among the hashes, row among the blocks) that are equal."""
-    at = np.flatnonzero(blocks.seen[_short(hashes)])
+    at = np.flatnonzero(blocks.seen[0][_high(hashes)])
+    at = at[blocks.seen[1][_low(hashes[at])]]
     low = np.searchsorted(blocks.hashes, hashes[at], "left")
     count = np.searchsorted(blocks.hashes, hashes[at], "right") - low
     at, low, count = at[count > 0], low[count > 0], count[count > 0]

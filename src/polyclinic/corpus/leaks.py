@@ -6,7 +6,7 @@ The report names documents and items and holds no text of either.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from polyclinic.corpus.dedup import Mask
 from polyclinic.corpus.exams import ITEMS_FILE, PIECES_FILE
 from polyclinic.runs import write_json
 
-LEAKS_FILE, SUMMARY_FILE = "leaks.parquet", "leaks.json"
+LEAKS_FILE, SUMMARY_FILE = REPORTS = "leaks.parquet", "leaks.json"
 PARALLEL = "parallel"
 KEPT = "held_out"
 REASONS = {PARALLEL: "translation of an exam item"}
@@ -87,8 +87,8 @@ def _parallel(marks: pa.Table, items: pa.Table, found: list[Leak]) -> Iterator[L
     for number, group in enumerate(items.column("group").to_pylist()):
         wanted[group].append(number)
     hit: dict[str, set[int]] = defaultdict(set)
-    for row, group in zip((leak.row for leak in found), groups.take([leak.row for leak in found]).to_pylist(), strict=True):
-        hit[group].update(leak.item for leak in found if leak.row == row)
+    for leak, group in zip(found, groups.take(_numbers(leak.row for leak in found)).to_pylist(), strict=True):
+        hit[group].add(leak.item)
     rows = np.flatnonzero(pa.compute.is_in(groups, pa.array([*wanted, *hit], pa.string())).to_numpy())
     near = marks.select(["id", "source", "group"]).take(rows).to_pylist()
     ids, benchmarks = (items.column(name).to_pylist() for name in ("id", "benchmark"))
@@ -101,12 +101,16 @@ def _parallel(marks: pa.Table, items: pa.Table, found: list[Leak]) -> Iterator[L
             yield Leak(row, item, PARALLEL)
 
 
+def _numbers(values: Iterable[int]) -> pa.Array:
+    return pa.array(values, pa.int64())
+
+
 def write_reports(
     marks: pa.Table, items: pa.Table, found: list[Leak], gone: dict[int, str], searched: set[int], folder: Path
 ) -> None:
     """Write the pairs as a table, and per benchmark and language which items leaked."""
-    documents = marks.select(["id", "language", "source", "split"]).take([leak.row for leak in found])
-    asked = items.take([leak.item for leak in found])
+    documents = marks.select(["id", "language", "source", "split"]).take(_numbers(leak.row for leak in found))
+    asked = items.take(_numbers(leak.item for leak in found))
     columns = [*documents.columns, *(asked.column(name) for name in ("id", "benchmark", "language"))]
     ways = pa.array([leak.way for leak in found], pa.string())
     table = pa.table([*columns, ways, pa.array([leak.row in gone for leak in found], pa.bool_())], schema=LEAKS)

@@ -100,15 +100,30 @@ def windows(units: Units, length: int) -> Windows:
     counts = np.maximum(units.sizes() - length + 1, 0)
     offsets = np.concatenate(([0], np.cumsum(counts)))
     starts = np.arange(offsets[-1]) + np.repeat(units.offsets[:-1] - offsets[:-1], counts)
-    return Windows(_spans(units.values, starts, starts + length), starts, offsets)
+    return Windows(running(units.values, length)[starts], starts, offsets)
+
+
+def running(values: UInts, length: int) -> UInts:
+    """Return the hash of every run of `length` values, whatever texts they are of."""
+    count = max(0, values.size - length + 1)
+    sums, down = _sums(values)
+    hashes = sums[length:][:count] - sums[:count]
+    hashes *= down[:count]
+    return hashes
 
 
 def _spans(values: UInts, first: Ints, last: Ints) -> UInts:
     """Return a hash of each span of values, the same wherever the span stands."""
+    sums, down = _sums(values)
+    return _mix((sums[last] - sums[first]) * down[first])
+
+
+def _sums(values: UInts) -> tuple[UInts, UInts]:
+    """Return the sums of values times powers of the base, and the powers that take their place out of them."""
     up, down = _powers(1 << max(10, int(values.size).bit_length()))
     sums = np.zeros(values.size + 1, dtype=np.uint64)
     np.cumsum(values * up[: values.size], out=sums[1:])
-    return _mix((sums[last] - sums[first]) * down[first])
+    return sums, down
 
 
 def _mix(values: UInts) -> UInts:
