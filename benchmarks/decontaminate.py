@@ -157,8 +157,6 @@ def measure(root: Path, section: DecontaminateSection, folder: Path) -> None:
         document(q.id, q.language, "\n".join([q.question, *q.options]), q.source) for q in found if q.split == "train"
     ]
     table, _ = marked(train, folder, section)
-    if os.environ.get("SHOW"):
-        show(table, train, exams.load(folder, section.unit), chance)
     lost, total = Counter(), Counter()
     for row in table.select(["source", "language", "mark_leak"]).to_pylist():
         total[row["source"], row["language"]] += 1
@@ -186,6 +184,9 @@ def recall(
     planted = plant(chosen, hosts, chance)
     table, _ = marked([d for _, d in planted], folder, section)
     index = exams.load(folder, section.unit)
+    single = index.partner < 0
+    alone = set(index.piece_item[single].tolist())
+    long = set(index.piece_item[single & (index.pieces.sizes() >= section.units)].tolist())
     names = [f"{row['benchmark']}|{row['id']}" for row in index.items.to_pylist()]
     texts = index.items.to_pylist()
     hits: dict[int, set[str]] = defaultdict(set)
@@ -194,7 +195,11 @@ def recall(
     done: Counter[tuple[str, str]] = Counter()
     total: Counter[tuple[str, str]] = Counter()
     language_of = {name: row["language"] for name, row in zip(names, texts, strict=True)}
+    fair = {"question only": {names[i] for i in alone}, "edited": {names[i] for i in long}}
+    print(f"found by the question alone: {len(alone)} of {len(names)} items; {len(long)} of {section.units} or more")
     for row, (way, d) in enumerate(planted):
+        if d.id not in fair.get(way, {d.id}):
+            continue
         place = (way, script(language_of[d.id]))
         total[place] += 1
         done[place] += d.id in hits[row]

@@ -59,8 +59,7 @@ def search(texts_: Units, plan: Lengths, exams: Exams, overlap: float) -> Iterat
     piece, diagonal = blocks.piece[row], at - texts_.offsets[text] - blocks.start[row]
     for hits in _candidates(text * len(exams.piece_item) + piece, row, exams.blocks_of[piece]):
         number, wanted = int(text[hits[0]]), int(piece[hits[0]])
-        held = texts_.values[texts_.offsets[number] : texts_.offsets[number + 1]]
-        way = judge(held, exams, wanted, diagonal[hits], plan, overlap)
+        way = judge(texts_.of(number), exams, wanted, diagonal[hits], plan, overlap)
         if way:
             yield number, int(exams.piece_item[wanted]), way
 

@@ -23,7 +23,7 @@ from polyclinic.languages import all_languages
 from polyclinic.records import Question
 
 ITEMS_FILE, PIECES_FILE, BLOCKS_FILE = "items.parquet", "pieces.parquet", "blocks.parquet"
-SHARED = 5  # different questions with the same block make it a phrase
+SHARED = 3  # different questions with the same block make it a phrase
 FILTER_BITS = 22
 LATIN = "Latn"
 
@@ -93,57 +93,72 @@ def _pieces(items: Sequence[Question], section: DecontaminateSection) -> Iterato
     answers = [plain(max((q.options[i] for i in q.answers), key=len, default="")) for q in items]
     sizes, extra = (units(texts, section.unit).sizes().tolist() for texts in (asked_in, answers))
     found = units(asked_in, section.unit)
-    keys = [found.values[a:b].tobytes() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
+    keys = [found.of(number).tobytes() for number in range(len(items))]
     right: dict[bytes, set[str]] = {}
     for key, answer in zip(keys, answers, strict=True):
         right.setdefault(key, set()).add(answer)
+    common = _common(items, found, section)
     for number, question in enumerate(items):
         long = lengths(question.language, section)
-        alone = sizes[number] >= long.run or (sizes[number] >= long.least and len(right[keys[number]]) == 1)
+        short = sizes[number] < long.run
+        alone = sizes[number] >= long.least and not (short and (len(right[keys[number]]) > 1 or keys[number] in common))
         if alone:
             yield number, asked_in[number]
         elif sizes[number] + extra[number] >= long.least and max(sizes[number], extra[number]) >= long.block:
             yield from ((number, text) for text in (asked_in[number], answers[number]) if text)
 
 
+def _common(items: Sequence[Question], found: Units, section: DecontaminateSection) -> set[bytes]:
+    """Return the questions, by their units, half of which stands in other questions, too."""
+    plans = [lengths(item.language, section) for item in items]
+    out = set()
+    for plan in sorted(set(plans)):
+        which = np.array([number for number, other in enumerate(plans) if other == plan])
+        group = _taken(found, which)
+        hashes, local, _ = _placed(group, plan)
+        shared = np.bincount(local, _holders(hashes, local, group) > 1, minlength=which.size)
+        rows = np.flatnonzero(2 * shared >= np.maximum(1, np.bincount(local, minlength=which.size)))
+        out |= {group.of(row).tobytes() for row in rows.tolist()}
+    return out
+
+
+def _taken(found: Units, which: Ints) -> Units:
+    """Return the units of some of the texts."""
+    parts = [found.of(number) for number in which.tolist()]
+    return Units(np.concatenate(parts), np.concatenate(([0], np.cumsum([part.size for part in parts]))))
+
+
 def _blocks(pieces: Sequence[tuple[int, str]], items: Sequence[Question], section: DecontaminateSection) -> pa.Table:
     """Return the blocks of all pieces, sorted by size and hash, without those that many questions share."""
     plans = [lengths(items[item].language, section) for item, _ in pieces]
-    out = []
+    tables = [BLOCKS.empty_table()]
     for plan in sorted(set(plans)):
         which = np.array([number for number, other in enumerate(plans) if other == plan])
         found = units([pieces[number][1] for number in which], section.unit)
-        seen = windows(found, plan.block)
-        local = np.repeat(np.arange(which.size), np.diff(seen.offsets))
-        start = seen.starts - found.offsets[local]
-        # Blocks at fixed steps, and the last one, so that both ends of a piece are covered.
-        last = found.sizes()[local] - plan.block == start
-        chosen = (start % plan.stride == 0) | last
-        hashes, local, start = seen.hashes[chosen], local[chosen], start[chosen]
-        rare = _rare(hashes, local, found)
-        out.append(
-            pa.table(
-                [
-                    np.full(rare.sum(), plan.block, dtype=np.int16),
-                    hashes[rare],
-                    which[local[rare]].astype(np.int32),
-                    start[rare].astype(np.int32),
-                ],
-                schema=BLOCKS,
-            )
-        )
-    table = pa.concat_tables(out) if out else BLOCKS.empty_table()
-    return table.sort_by([(name, "ascending") for name in BLOCKS.names])
+        hashes, local, start = _placed(found, plan)
+        rare = _holders(hashes, local, found) < SHARED
+        columns = [hashes, which[local].astype(np.int32), start.astype(np.int32)]
+        size = np.full(rare.sum(), plan.block, dtype=np.int16)
+        tables.append(pa.table([size, *(column[rare] for column in columns)], schema=BLOCKS))
+    return pa.concat_tables(tables).sort_by([(name, "ascending") for name in BLOCKS.names])
 
 
-def _rare(hashes: UInts, piece: Ints, found: Units) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Say which blocks fewer than SHARED different texts hold."""
-    keys = [found.values[a:b].tobytes() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    text = np.array([numbers[key] for key in keys], dtype=np.int64)[piece]
-    pairs = np.unique(np.stack([hashes, text.astype(np.uint64)], axis=1), axis=0)
-    values, counts = np.unique(pairs[:, 0], return_counts=True)
-    return counts[np.searchsorted(values, hashes)] < SHARED
+def _placed(found: Units, plan: Lengths) -> tuple[UInts, Ints, Ints]:
+    """Return hash, text and beginning of each block: one every stride, and the last one of each text."""
+    seen = windows(found, plan.block)
+    text = np.repeat(np.arange(found.sizes().size), np.diff(seen.offsets))
+    start = seen.starts - found.offsets[text]
+    chosen = (start % plan.stride == 0) | (found.sizes()[text] - plan.block == start)
+    return seen.hashes[chosen], text[chosen], start[chosen]
+
+
+def _holders(hashes: UInts, text: Ints, found: Units) -> Ints:
+    """Return for each block how many different texts hold the like of it at one of their blocks' places."""
+    numbers: dict[bytes, int] = {}
+    same = [numbers.setdefault(found.of(i).tobytes(), i) for i in range(found.sizes().size)]
+    pairs = np.stack([hashes, np.array(same, dtype=np.uint64)[text]], axis=1)
+    values, counts = np.unique(np.unique(pairs, axis=0)[:, 0], return_counts=True)
+    return np.asarray(counts[np.searchsorted(values, hashes)], dtype=np.int64)
 
 
 class Blocks(NamedTuple):
@@ -167,7 +182,7 @@ class Exams(NamedTuple):
 
     def piece(self, number: int) -> UInts:
         """Return the units of a piece."""
-        return self.pieces.values[self.pieces.offsets[number] : self.pieces.offsets[number + 1]]
+        return self.pieces.of(number)
 
 
 def load(folder: Path, unit: str) -> Exams:

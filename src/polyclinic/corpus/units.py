@@ -47,6 +47,10 @@ class Units(NamedTuple):
     values: UInts
     offsets: Ints
 
+    def of(self, number: int) -> UInts:
+        """Return the units of one text."""
+        return self.values[self.offsets[number] : self.offsets[number + 1]]
+
     def sizes(self) -> Ints:
         """Return the number of units of each text."""
         return np.diff(self.offsets)
