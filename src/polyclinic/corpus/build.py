@@ -12,19 +12,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import executor, phases, readers, starter
+from polyclinic.corpus import executor, phases
 from polyclinic.corpus.card import write_card
-from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, DROPS, DROPS_FILE, asked, drops
+from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, DROPS, DROPS_FILE, drops
 from polyclinic.corpus.engines import Inline, engine
 from polyclinic.corpus.executor import space_named
 from polyclinic.corpus.inputs import PLAN, Input, Plan, plan_all, wanted_languages, written
-from polyclinic.corpus.normalise import clean_question
+from polyclinic.corpus.leaks import REPORTS
 from polyclinic.corpus.pace import Pace
+from polyclinic.corpus.questions import evaluated
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import PolyclinicError
 from polyclinic.progress import Progress
-from polyclinic.records import Document, Question
+from polyclinic.records import Document
 from polyclinic.runs import SCRATCH, write_json
 
 SHARDS = ".shards"  # of a run: kept so that a changed setting redoes only what it touches
@@ -43,19 +44,19 @@ def build(
     place.mkdir(parents=True, exist_ok=True)
     with space_named(folder):
         write_json(place / PLAN, written(section, planned))
-        cleaned, decided, selected = _phases(section, planned.texts, place, progress)
+        cleaned, decided, selected = _phases(section, planned, place, progress)
         return _finish(section, planned, place, folder, (cleaned, decided, selected))
 
 
-def _phases(
-    section: CorpusSection, inputs: Sequence[Input], place: Path, progress: Progress
-) -> tuple[Facts, Facts, Facts]:
+def _phases(section: CorpusSection, planned: Plan, place: Path, progress: Progress) -> tuple[Facts, Facts, Facts]:
     """Do what is not done of the three phases; returns the manifests of each."""
+    inputs = planned.texts
+    index = phases.indexed(section, planned, place)
     sizes = [item.size for item in inputs]
     with engine(section.engine, section.workers) as running:
-        tasks = phases.clean_tasks(section, inputs)
+        tasks = phases.clean_tasks(section, inputs, index)
         cleaned = executor.run(tasks, place / phases.CLEAN, running, Pace(progress, "cleaned", sizes))
-        task = phases.decide_task(section, inputs, cleaned, place)
+        task = phases.decide_task(section, inputs, cleaned, place, index)
         decided = executor.run([task], place / phases.DECIDE, Inline(), lambda number, attempt: None)
         tasks = phases.select_tasks(inputs, cleaned, place)
         selected = executor.run(tasks, place / phases.SELECT, running, Pace(progress, "selected", sizes))
@@ -75,7 +76,7 @@ def _finish(
     if rows_in != kept + dropped:
         raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
     _gather(planned.texts, place, folder)
-    questions = _questions(planned, wanted_languages(section))
+    questions = evaluated(planned, wanted_languages(section))
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
     write_json(folder / PLAN, written(section, planned))
     write_json(folder / DROPS_FILE, _drops([*cleaned, *selected]))
@@ -106,6 +107,9 @@ def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
 
     A linked file is in two places, so nothing may write into it: shards and corpora are only replaced whole.
     """
+    for report in REPORTS:
+        if (place / phases.DECIDE / phases.DECIDED / report).is_file():
+            shutil.copyfile(place / phases.DECIDE / phases.DECIDED / report, folder / report)
     for kind, file in (("documents", DOCUMENTS_FILE), ("dropped", DROPPED_FILE)):
         shutil.rmtree(folder / kind, ignore_errors=True)
         (folder / kind).mkdir()
@@ -115,23 +119,6 @@ def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
                 os.link(source, target)
             except OSError:
                 shutil.copyfile(source, target)
-
-
-def _questions(planned: Plan, wanted: tuple[str, ...]) -> list[Question]:
-    """Collect the exam questions in the wanted languages, in source order."""
-    out: list[Question] = []
-    taken: Counter[tuple[int, str]] = Counter()
-    for item in planned.exams:
-        found: Iterable[Question] = (q for q in starter.questions() if asked(item.source, q))
-        if item.path is not None:
-            found = readers.read(item.path, item.source, readers.to_question, item.part)
-        cap = item.source.max_per_language
-        for question in found:
-            place = (item.number, question.language)
-            if question.language in wanted and (cap is None or taken[place] < cap):
-                taken[place] += 1
-                out.append(clean_question(question))
-    return out
 
 
 def read_documents(folder: Path) -> Iterator[Document]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from polyclinic.corpus import dedup, quality, readers, starter
+from polyclinic.corpus import decontaminate, dedup, quality, readers, starter
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
@@ -36,6 +36,7 @@ class Cleaning(NamedTuple):
     input: Input
     section: CorpusSection
     wanted: tuple[str, ...]
+    exams: Path | None = None  # what `exams.write` wrote: the items that training text must not hold
 
 
 @cache
@@ -53,8 +54,11 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
     ]
     if section.quality:
         found.append(("quality", partial(quality.mark, section=section.quality, root=section.root)))
+    if section.decontaminate and cleaning.exams:
+        search = partial(decontaminate.mark, folder=cleaning.exams, section=section.decontaminate)
+        found.append(("decontaminate", search))
     if section.dedup:
-        found.append(("dedup", dedup.mark))
+        found.append(("dedup", partial(dedup.mark, section=section.dedup)))
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup, percentiles
+from polyclinic.corpus import dedup, leaks, percentiles
 from polyclinic.corpus.clean import MARKS_FILE
 from polyclinic.corpus.dedup import Mask, is_held_out, is_validation
 from polyclinic.corpus.inputs import Input
@@ -31,15 +31,23 @@ class Deciding(NamedTuple):
     inputs: tuple[Input, ...]
     shards: tuple[Path, ...]
     section: CorpusSection
+    exams: Path | None = None
 
 
-def rulings(deciding: Deciding, counts: Counter[str]) -> list[Ruling]:
-    """Return the rulings a section asks for, in the order in which they are made; they count what they leave alone."""
+def rulings(deciding: Deciding, folder: Path, counts: Counter[str]) -> list[Ruling]:
+    """Return the rulings a section asks for, in the order in which they are made.
+
+    They count what they leave alone, and some report into a folder.
+    """
     caps = [item.source.max_per_language for item in deciding.inputs]
     capped = partial(over_cap, caps=caps, sources=[item.number for item in deciding.inputs])
-    found: list[Ruling] = [dedup.duplicates] if deciding.section.dedup else []
-    if quality := deciding.section.quality:
-        found.append(partial(percentiles.beyond, section=quality, root=deciding.section.root, counts=counts))
+    section, found = deciding.section, []
+    if section.decontaminate and deciding.exams:
+        found.append(partial(leaks.leaked, exams=deciding.exams, folder=folder))
+    if section.dedup:
+        found.append(partial(dedup.duplicates, section=section.dedup))
+    if section.quality:
+        found.append(partial(percentiles.beyond, section=section.quality, root=section.root, counts=counts))
     return [*found, capped]
 
 
@@ -50,7 +58,7 @@ def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
     standing = np.ones(marks.num_rows, dtype=np.bool_)
     reasons: list[str | None] = [None] * marks.num_rows
     counts: Counter[str] = Counter()
-    for ruling in rulings(deciding, counts):
+    for ruling in rulings(deciding, folder, counts):
         for row, reason in ruling(marks, standing.copy()).items():
             reasons[row] = reason
             standing[row] = False

@@ -43,10 +43,11 @@ class Input(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """All inputs of a corpus: those of its texts and those of its exams."""
+    """All inputs of a corpus: its texts, its exams, and what else training text must not hold."""
 
     texts: tuple[Input, ...]
     exams: tuple[Input, ...]
+    against: tuple[Input, ...] = ()
 
 
 PiecesOf = Callable[[int, int, Path], Sequence[Piece]]
@@ -66,8 +67,12 @@ def plan(section: CorpusSection, sources: Iterable[Source]) -> list[Input]:
 
 
 def plan_all(section: CorpusSection) -> Plan:
-    """List the inputs of texts and exams."""
-    return Plan(tuple(plan(section, section.texts)), tuple(plan(section, section.exams)))
+    """List all inputs."""
+    return Plan(*(tuple(plan(section, sources)) for sources in _lists(section)))
+
+
+def _lists(section: CorpusSection) -> tuple[Sequence[Source], ...]:
+    return section.texts, section.exams, section.decontaminate.against if section.decontaminate else ()
 
 
 def _plan(section: CorpusSection, sources: Iterable[Source], pieces_of: PiecesOf) -> list[Input]:
@@ -123,9 +128,9 @@ def read_plan(path: Path, section: CorpusSection) -> Plan:
     Raises DataError where the recipe or the list of files has changed since.
     """
     raw = read_json(path)
+    known = [_known(raw[name]) for name in Plan._fields]
     found = Plan(
-        tuple(_plan(section, section.texts, _known(raw["texts"]))),
-        tuple(_plan(section, section.exams, _known(raw["exams"]))),
+        *(tuple(_plan(section, sources, pieces)) for sources, pieces in zip(_lists(section), known, strict=True))
     )
     if digest(written(section, found)) != digest(raw):
         raise DataError(path, "is the plan of another recipe or of other files", "run polyclinic corpus build again")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus.dedup import Mask, identities
+from polyclinic.corpus.dedup import Mask
 from polyclinic.corpus.quality import ends_by_language, marked, too
 from polyclinic.corpus_section import DIFFICULTY, QualitySection
 from polyclinic.errors import DataError
@@ -91,7 +91,10 @@ def read_difficulty(path: Path, marks: pa.Table) -> dict[str, Floats]:
     except (OSError, pa.ArrowException) as err:
         raise DataError(path.name, f"is no file of difficulty ({type(err).__name__})", "make it anew") from err
     place = {name: row for row, name in enumerate(identities(table))}
-    rows = np.array([place.get(name, -1) for name in identities(marks)], dtype=np.int64)
+    rows = np.array(
+        [place.get(name, -1) for name in zip(*(marks.column(name).to_pylist() for name in NAMED_BY), strict=True)],
+        dtype=np.int64,
+    )
     out = {}
     for name in DIFFICULTY:
         values = np.append(table.column(name).to_numpy().astype(np.float64), np.nan)  # -1: the last

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import polyclinic
-from polyclinic.corpus import quality
+from polyclinic.corpus import executor, quality, questions
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clean
 from polyclinic.corpus.decide import Deciding, decide
+from polyclinic.corpus.engines import Inline
 from polyclinic.corpus.executor import Task
 from polyclinic.corpus.inputs import Input, Plan, wanted_languages
 from polyclinic.corpus.select import Selecting, select
@@ -25,7 +26,10 @@ CLEAN, DECIDE, SELECT = "clean", "decide", "select"  # folders of the shards' fo
 DECIDED = "all"
 LIBRARIES = ("numpy", "py3langid", "pyarrow", "rensa")  # another version may give other bytes
 
+INDEX, EXAMS = "index", "exams"
+
 Manifests = Sequence[Mapping[str, Any]]
+Index = tuple[Path | None, Mapping[str, str]]
 
 
 def key(section: CorpusSection, planned: Plan) -> dict[str, Any]:
@@ -53,19 +57,45 @@ def libraries() -> dict[str, str]:
     return {"polyclinic": polyclinic.__version__, "unicode": unicodedata.unidata_version, **found}
 
 
-def clean_tasks(section: CorpusSection, inputs: Sequence[Input]) -> list[Task]:
+def exam_tasks(section: CorpusSection, planned: Plan) -> list[Task]:
+    """Write down what training text is searched for, if it is; one task or none."""
+    if section.decontaminate is None:
+        return []
+    items = [*planned.exams, *planned.against]
+    key: dict[str, Any] = {
+        "exams": [_own(item) for item in items],
+        "section": section.decontaminate.model_dump(exclude={"against"}),
+    }
+    key |= {"own": len(planned.exams), "code": code(), "libraries": libraries()}
+    return [Task(EXAMS, key, partial(questions.write, planned, section.decontaminate))]
+
+
+def indexed(section: CorpusSection, planned: Plan, place: Path) -> Index:
+    """Do the exams' task unless it is done; returns where it lies, and its files by digest."""
+    done = executor.run(exam_tasks(section, planned), place / INDEX, Inline(), lambda number, attempt: None)
+    return index_of(done, place)
+
+
+def index_of(done: Manifests, place: Path) -> Index:
+    """Return what the exams' task left, from its manifest; nothing where none was asked for."""
+    return (place / INDEX / EXAMS, done[0]["outputs"]) if done else (None, {})
+
+
+def clean_tasks(section: CorpusSection, inputs: Sequence[Input], index: Index) -> list[Task]:
     """Clean every input on its own."""
+    exams, exam_files = index
     wanted = wanted_languages(section)
     files = {name: value for name, value in quality.digests(section).items() if name != "difficulty"}
-    common = {
+    common: dict[str, Any] = {
         "section": section.cleaning_alone(),
         "files": files,
         "wanted": wanted,
         "code": code(),
         "libraries": libraries(),
     }
+    common["exams"] = exam_files
     return [
-        Task(item.name, {**_own(item), **common}, partial(clean, Cleaning(item, section, wanted)), item.size)
+        Task(item.name, {**_own(item), **common}, partial(clean, Cleaning(item, section, wanted, exams)), item.size)
         for item in inputs
     ]
 
@@ -77,13 +107,13 @@ def _own(item: Input) -> dict[str, Any]:
     return {"source": source, "file": name, "sha256": item.sha256, "part": item.part}
 
 
-def decide_task(section: CorpusSection, inputs: Sequence[Input], cleaned: Manifests, place: Path) -> Task:
+def decide_task(section: CorpusSection, inputs: Sequence[Input], cleaned: Manifests, place: Path, index: Index) -> Task:
     """Decide over all shards."""
     shards = [(item.name, item.number, manifest["outputs"]) for item, manifest in zip(inputs, cleaned, strict=True)]
     key = {"shards": shards, "section": section.cleaning(), "files": quality.digests(section)}
     key |= {"code": code(), "libraries": libraries()}
     folders = tuple(place / CLEAN / item.name for item in inputs)
-    return Task(DECIDED, key, partial(decide, Deciding(tuple(inputs), folders, section)))
+    return Task(DECIDED, key, partial(decide, Deciding(tuple(inputs), folders, section, index[0])))
 
 
 def select_tasks(inputs: Sequence[Input], cleaned: Manifests, place: Path) -> list[Task]:

@@ -14,7 +14,7 @@ from polyclinic.corpus import executor, parts, phases
 from polyclinic.corpus.build import build
 from polyclinic.corpus.engines import Inline
 from polyclinic.corpus.executor import Task
-from polyclinic.corpus.inputs import PLAN, Input, plan_all, read_plan, written
+from polyclinic.corpus.inputs import PLAN, Input, Plan, plan_all, read_plan, written
 from polyclinic.corpus.pace import Pace
 from polyclinic.corpus.phases import CLEAN, DECIDE, DECIDED, SELECT
 from polyclinic.corpus_section import CorpusSection
@@ -36,7 +36,8 @@ def prepare(section: CorpusSection, out: Path, shards: Path, command: Sequence[s
     """
     planned = plan_all(section)
     shards.mkdir(parents=True, exist_ok=True)
-    executor.sweep(shards / CLEAN, phases.clean_tasks(section, planned.texts))
+    index = phases.indexed(section, planned, shards)
+    executor.sweep(shards / CLEAN, phases.clean_tasks(section, planned.texts, index))
     write_json(shards / PLAN, written(section, planned))
     folder, jobs = out / FOLDER, min(len(planned.texts), MOST)
     folder.mkdir(exist_ok=True)
@@ -72,33 +73,42 @@ def shard(section: CorpusSection, place: Path, phase: str, index: int, of: int, 
     Raises PolyclinicError where the phase before is not done, DataError where the plan is not of
     this recipe or an input has changed since.
     """
-    inputs = read_plan(place / PLAN, section).texts
+    planned = read_plan(place / PLAN, section)
+    share = planned._replace(texts=planned.texts[index::of])
     if phase == DECIDE:
-        tasks = [_deciding(section, inputs, place)]
+        tasks = [_deciding(section, planned, place)]
     elif phase == CLEAN:
-        tasks = phases.clean_tasks(section, inputs[index::of])
-        for item in inputs[index::of]:
+        tasks = phases.clean_tasks(section, share.texts, _index(section, planned, place))
+        for item in share.texts:
             check(item)
     else:
-        tasks = _selecting(section, inputs[index::of], place)
+        tasks = _selecting(section, share, place)
     (place / phase).mkdir(exist_ok=True)
     executor.take(tasks, place / phase, Inline(), Pace(progress, phase, [task.size for task in tasks]))
 
 
-def _deciding(section: CorpusSection, inputs: Sequence[Input], place: Path) -> Task:
-    return phases.decide_task(section, inputs, _cleaned(section, inputs, place), place)
+def _index(section: CorpusSection, planned: Plan, place: Path) -> phases.Index:
+    tasks = phases.exam_tasks(section, planned)
+    done = executor.gathered(tasks, place / phases.INDEX, "run polyclinic corpus build again")
+    return phases.index_of(done, place)
 
 
-def _selecting(section: CorpusSection, inputs: Sequence[Input], place: Path) -> list[Task]:
+def _deciding(section: CorpusSection, planned: Plan, place: Path) -> Task:
+    cleaned, index = _cleaned(section, planned, place), _index(section, planned, place)
+    return phases.decide_task(section, planned.texts, cleaned, place, index)
+
+
+def _selecting(section: CorpusSection, planned: Plan, place: Path) -> list[Task]:
     """Return the tasks that select in some shards; that the decisions are of these settings is seen at the end."""
-    cleaned = _cleaned(section, inputs, place)
+    cleaned = _cleaned(section, planned, place)
     if not (place / DECIDE / DECIDED / MANIFEST).is_file():
         raise PolyclinicError(place / DECIDE, "not done", f"submit the {DECIDE} job again")
-    return phases.select_tasks(inputs, cleaned, place)
+    return phases.select_tasks(planned.texts, cleaned, place)
 
 
-def _cleaned(section: CorpusSection, inputs: Sequence[Input], place: Path) -> list[dict[str, Any]]:
-    return executor.gathered(phases.clean_tasks(section, inputs), place / CLEAN, f"submit the {CLEAN} jobs again")
+def _cleaned(section: CorpusSection, planned: Plan, place: Path) -> list[dict[str, Any]]:
+    tasks = phases.clean_tasks(section, planned.texts, _index(section, planned, place))
+    return executor.gathered(tasks, place / CLEAN, f"submit the {CLEAN} jobs again")
 
 
 def check(item: Input) -> None:
@@ -110,9 +120,9 @@ def check(item: Input) -> None:
 def finish(section: CorpusSection, place: Path, folder: Path, progress: Progress) -> dict[str, Any]:
     """Put the corpus together from shards that are all done; returns the facts for its manifest."""
     planned = read_plan(place / PLAN, section)
-    deciding = [_deciding(section, planned.texts, place)]
+    deciding = [_deciding(section, planned, place)]
     executor.gathered(deciding, place / DECIDE, f"submit the {DECIDE} job again")
-    selecting = _selecting(section, planned.texts, place)
+    selecting = _selecting(section, planned, place)
     executor.gathered(selecting, place / SELECT, f"submit the {SELECT} jobs again")
     here = section.model_copy(update={"engine": "local", "workers": 1})
     return build(here, folder, progress, place, planned)
