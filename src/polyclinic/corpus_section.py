@@ -70,9 +70,6 @@ class MeasuresSection(Section):
     digits: Ends | None = Field(None, description="share of digits")
     punctuation: Ends | None = Field(None, description="share of punctuation")
     terms: Ends | None = Field(None, description="share of text in medical terms")
-    perplexity: Ends | None = Field(None, description="of the model of `difficulty`")
-    ifd: Ends | None = Field(None, description="perplexity of the answers after / without the questions")
-    gap: Ends | None = Field(None, description="of two models' difficulty, in deviations of a language")
 
     @model_validator(mode="after")
     def _low_and_high(self) -> Self:
@@ -89,37 +86,71 @@ class MeasuresSection(Section):
         return {name: value for name, value in self if value is not None}
 
 
+class LimitsSection(MeasuresSection):
+    """Fixed ends: what lies outside goes at once. The defaults take what no running text has."""
+
+    lines: Ends | None = Field([None, 0.5], description="share of text in lines that were there before")
+    repetition: Ends | None = Field([None, 0.5], description="share of 5-word runs that were there before")
+    top: Ends | None = Field([None, 0.4], description="share of text that repeats the commonest run of 3 words")
+    symbols: Ends | None = Field([None, 0.3], description="share of signs that are no letter, digit, punctuation")
+    digits: Ends | None = Field([None, 0.5], description="share of digits")
+    punctuation: Ends | None = Field([None, 0.5], description="share of punctuation")
+
+
+class OrdinarySection(MeasuresSection):
+    """Ends between which no percentile drops anything: clean data has outermost documents as well."""
+
+    lines: Ends | None = Field([None, 0.3], description="share of text in lines that were there before")
+    repetition: Ends | None = Field([None, 0.2], description="share of 5-word runs that were there before")
+    top: Ends | None = Field([None, 0.2], description="share of text that repeats the commonest run of 3 words")
+    symbols: Ends | None = Field([None, 0.1], description="share of signs that are no letter, digit, punctuation")
+    digits: Ends | None = Field([None, 0.3], description="share of digits")
+    punctuation: Ends | None = Field([None, 0.3], description="share of punctuation")
+
+
 DIFFICULTY = ("perplexity", "ifd", "gap")
+
+
+class PercentilesSection(MeasuresSection):
+    """Ends of 0 to 100, over the documents of a language."""
+
+    perplexity: Ends | None = Field(None, description="of the model of `difficulty`")
+    ifd: Ends | None = Field(None, description="perplexity of the answers after / without the questions")
+    gap: Ends | None = Field(None, description="of two models' difficulty, in deviations of a language")
+
+    @model_validator(mode="after")
+    def _of_a_hundred(self) -> Self:
+        if any(end is not None and end > 100 for ends in self.given().values() for end in ends):  # noqa: PLR2004
+            raise ValueError("percentiles lie between 0 and 100")
+        return self
 
 
 class LanguageQualitySection(Section):
     """Ends for one language; a measure named here is not looked up above."""
 
     limits: MeasuresSection = MeasuresSection()
-    percentiles: MeasuresSection = MeasuresSection()
+    percentiles: PercentilesSection = PercentilesSection()
+    ordinary: MeasuresSection = MeasuresSection()
 
 
 class QualitySection(Section):
     """Documents that are too short, repetitive or odd: by fixed limits, and by percentiles of their language."""
 
-    limits: MeasuresSection = MeasuresSection()
-    percentiles: MeasuresSection = MeasuresSection()
+    limits: LimitsSection = LimitsSection()
+    percentiles: PercentilesSection = PercentilesSection()
+    ordinary: OrdinarySection = OrdinarySection()
     per_language: dict[str, LanguageQualitySection] = Field({}, description="ends of a language, by code")
+    min_words: Count = Field(50, description="a document of fewer is judged by its length alone")
     min_documents: Count = Field(100, description="a language with fewer is spared the percentiles")
     terms: str | None = Field(None, description="CSV language,term below corpus.root in place of ours")
     difficulty: str | None = Field(None, description="file of `evaluate difficulty`, below corpus.root")
 
     @model_validator(mode="after")
-    def _ends_that_mean_something(self) -> Self:
-        both = [(self.limits, self.percentiles), *((own.limits, own.percentiles) for own in self.per_language.values())]
-        for limits, percentiles in both:
-            if late := [name for name in limits.given() if name in DIFFICULTY]:
-                raise ValueError(f"limits: {late[0]} is known over the whole corpus only; use percentiles")
-            given = percentiles.given()
-            if self.difficulty is None and (unknown := [name for name in given if name in DIFFICULTY]):
+    def _difficulty_is_known(self) -> Self:
+        for own in (self.percentiles, *(own.percentiles for own in self.per_language.values())):
+            unknown = [name for name in own.given() if name in DIFFICULTY]
+            if self.difficulty is None and unknown:
                 raise ValueError(f"percentiles: {unknown[0]} needs a file of difficulty")
-            if any(end is not None and end > 100 for ends in given.values() for end in ends):  # noqa: PLR2004
-                raise ValueError("percentiles lie between 0 and 100")
         return self
 
 

@@ -18,7 +18,9 @@ from polyclinic.families import fifty
 
 WORDS = ["a", "b", "é", "Fever", "fever", "42", "x-y", "don't", "…", "発熱", "ไข้", "%", "😀", "c\u0323", "\u0301", "ကို"]
 LINES = st.lists(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), max_size=8)
-TEXTS = LINES.map("\n".join) | st.text(max_size=60)
+# Above these two planes all ideographs count as letters, assigned or not.
+CHARACTERS = st.characters(max_codepoint=0x1FFFF, exclude_categories=["Cs"])
+TEXTS = LINES.map("\n".join) | st.text(CHARACTERS, max_size=60)
 TERMS = ("fever", "42*", "*on*", "b a", "熱")
 
 

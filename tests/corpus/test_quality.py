@@ -40,13 +40,14 @@ def section(**values: Any) -> QualitySection:
 def test_a_document_outside_a_limit_goes_and_the_reason_says_which() -> None:
     asked = section(
         limits={"length": [2, None], "digits": [None, 0.5], "terms": [None, None]},
+        min_words=1,
         per_language={"zh": {"limits": {"length": [8, None]}}},
     )
     rows = [
         ("en", "fever"),
         ("en", "two words"),
-        ("zh", "患者患者患者患"),
-        ("zh", "患者患者患者患者"),
+        ("zh", "患者发烧咳嗽医"),
+        ("zh", "患者发烧咳嗽医院"),
         ("en", "12345 ab"),
     ]
     found = quality.mark(batch(*rows), asked, ".")
@@ -152,10 +153,38 @@ def test_each_language_has_its_own_percentiles_and_small_ones_are_left_alone() -
     assert found == {0: "quality: length low", 98: "quality: length high", 99: "quality: length high"} | {
         199: "quality: length high"
     }
-    assert counts == {"quality: zh has too few documents for percentiles": 9}
+    assert counts == {"quality: zh has too few documents for a percentile of length": 9}
     standing = np.ones(209, dtype=np.bool_)
     standing[[0, 150]] = False  # 99 English documents are too few, 99 Thai as well
     assert beyond(marks, standing, asked, ".", Counter()) == {}
+
+
+def test_short_documents_are_judged_by_their_length_alone() -> None:
+    rows = [("en", "1 2 3 4 5 6 7 8 9"), ("en", "1 2 3 4 5 6 7 8 9 10"), ("th", str(2**138)), ("th", str(2**148))]
+    found = quality.mark(batch(*rows), section(min_words=10, limits={"length": [9, None]}), ".")
+    assert found.batch.column("id").to_pylist() == ["0", "2"]
+    assert found.counts == {"dropped: quality: digits high": 2}
+    values, lengths = [*range(150), 1000.0], [*[10.0] * 150, 9.0]
+    marks = marks_of(["en"] * 151, length=lengths, symbols=values)
+    asked = section(min_words=10, percentiles={"symbols": [None, 99], "length": [1, None]})
+    reasons = beyond(marks, np.ones(151, dtype=np.bool_), asked, ".", Counter())
+    assert reasons == {149: "quality: symbols high", 150: "quality: length low"}
+
+
+def test_what_is_ordinary_goes_by_no_percentile() -> None:
+    values = [*np.linspace(0, 0.15, 197), 0.25, 0.4, 0.4]
+    marks = marks_of(["en"] * 200, length=[99.0] * 200, repetition=values)
+    whole = np.ones(200, dtype=np.bool_)
+    for high, rows in ((98, {197, 198, 199}), (99, {198, 199}), (99.5, set()), (90, {197, 198, 199})):
+        asked = section(percentiles={"repetition": [2, high]})
+        found = beyond(marks, whole, asked, ".", Counter())
+        gone = {0, 1, 2, 3} | rows
+        assert set(found) == gone
+    asked = section(percentiles={"repetition": [None, 90]}, ordinary={"repetition": None})
+    assert len(beyond(marks, whole, asked, ".", Counter())) == 20
+    spared = {"en": {"ordinary": {"repetition": [None, 0.3]}}}
+    asked = section(percentiles={"repetition": [None, 90]}, per_language=spared)
+    assert set(beyond(marks, whole, asked, ".", Counter())) == {198, 199}
 
 
 def difficulty_file(path: Path, rows: list[tuple[str, str, float | None]]) -> Path:
@@ -166,7 +195,7 @@ def difficulty_file(path: Path, rows: list[tuple[str, str, float | None]]) -> Pa
 
 
 def test_difficulty_is_joined_by_name_and_what_is_missing_is_counted_and_kept(tmp_path: Path) -> None:
-    marks = marks_of(["en"] * 103)
+    marks = marks_of(["en"] * 103, length=[1.0] * 103)
     rows = [("en", str(i), None if i == 50 else float(i)) for i in reversed(range(101))]
     difficulty_file(tmp_path / "d", [*rows, ("th", "0", 1e9), ("en", "gone", 1e9)])
     asked = section(percentiles={"ifd": [None, 99]}, difficulty="d")
@@ -183,10 +212,10 @@ def test_difficulty_is_joined_by_name_and_what_is_missing_is_counted_and_kept(tm
     [
         ({"limits": {"length": [3]}}, "two ends"),
         ({"limits": {"length": [3, 2]}}, "lies above"),
-        ({"limits": {"ifd": [0, 1]}}, "use percentiles"),
+        ({"limits": {"ifd": [0, 1]}}, "Extra inputs"),
         ({"percentiles": {"ifd": [0, 99]}}, "needs a file of difficulty"),
         ({"percentiles": {"length": [0, 101]}}, "between 0 and 100"),
-        ({"per_language": {"th": {"limits": {"gap": [0, 1]}}}}, "use percentiles"),
+        ({"per_language": {"th": {"percentiles": {"gap": [0, 1]}}}}, "needs a file of difficulty"),
     ],
 )
 def test_ends_that_mean_nothing_are_refused(values: dict[str, Any], words: str) -> None:
@@ -202,8 +231,8 @@ def test_a_new_file_of_difficulty_changes_the_decision_and_no_cleaned_shard(
     shards, kept = tmp_path / "shards", []
     stamps = set()
     for hardest in (7, 8):
-        difficulty_file(tmp_path / "in/d", [("en", str(i), 9.0 if i == hardest else 1.0) for i in range(100)])
-        asked = {"percentiles": {"gap": [None, 99]}, "difficulty": "d"}
+        difficulty_file(tmp_path / f"in/d{hardest}", [("en", str(i), 9.0 if i == hardest else 1.0) for i in range(100)])
+        asked = {"percentiles": {"gap": [None, 99]}, "difficulty": f"d{hardest}"}
         corpus = section({"path": "a.jsonl"}, languages=["en"], dedup=None, quality=asked)
         (tmp_path / f"out{hardest}").mkdir()
         facts = build(corpus, tmp_path / f"out{hardest}", Silent(), shards)
@@ -213,6 +242,6 @@ def test_a_new_file_of_difficulty_changes_the_decision_and_no_cleaned_shard(
         stamps.add((shard.stat().st_ino, read_json(shard / MANIFEST)["key"]))
     assert [set(map(str, range(100))) - found for found in kept] == [{"7"}, {"8"}]
     assert len(stamps) == 1
-    (tmp_path / "in/d").unlink()
+    (tmp_path / "in/d8").unlink()
     with pytest.raises(DataError, match="no such file"):
         quality.digests(corpus)

@@ -43,6 +43,10 @@ class Units(NamedTuple):
     repeated: int
     top: int
 
+    def of_words(self, words: int) -> float:
+        """Return how many units are about so many words."""
+        return words if self.spaced else words * self.repeated / REPEATED_WORDS
+
 
 @cache
 def _characters_per_word() -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from polyclinic.errors import DataError
 from polyclinic.languages import language
 from polyclinic.runs import sha256_file
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -47,7 +47,7 @@ def digests(section: CorpusSection) -> dict[str, str]:
 
 
 def ends_by_language(section: QualitySection, kind: str) -> Callable[[str], dict[str, Ends]]:
-    """Return what gives the `limits` or `percentiles` of a language: its own, over those of all."""
+    """Return what gives the `limits`, `percentiles` or `ordinary` ends of a language: its own, over those of all."""
     general: dict[str, Ends] = getattr(section, kind).given()
     own = {language(code).code: getattr(value, kind).given() for code, value in section.per_language.items()}
     return lambda code: general | own.get(code, {})
@@ -65,9 +65,11 @@ def mark(batch: pa.RecordBatch, section: QualitySection, root: str) -> Outcome:
         cover = known[code].covered if code in known else _nothing
         for name, values in measure([written[row] for row in rows], units_of(code), cover).items():
             found[name][rows] = values
+        long = found["length"][rows] >= units_of(code).of_words(section.min_words)
         for name, ends in limits(code).items():
-            for low, gone in zip((True, False), _outside(found[name][rows], *ends), strict=True):
-                for row in rows[gone].tolist():
+            judged = rows if name == "length" else rows[long]
+            for low, gone in zip((True, False), outside(found[name][judged], ends), strict=True):
+                for row in judged[gone].tolist():
                     reasons[row] = reasons[row] or too(name, low)
     for name, column in found.items():
         batch = add_column(batch, marked(name), pa.array(column))
@@ -78,7 +80,8 @@ def _nothing(characters: Characters) -> Values:
     return np.zeros(characters.count)
 
 
-def _outside(values: Floats, low: float | None, high: float | None) -> tuple[Mask, Mask]:
-    """Say which values lie below the low end, and which above the high one."""
-    none = np.zeros(len(values), dtype=np.bool_)
-    return none if low is None else values < low, none if high is None else values > high
+def outside(values: Floats, ends: Ends, nothing: bool = False) -> tuple[Mask, Mask]:
+    """Say which values lie below the low end, and which above the high one; `nothing` is said where there is none."""
+    low, high = ends
+    plain = np.full(len(values), nothing)
+    return plain if low is None else values < low, plain if high is None else values > high

@@ -161,12 +161,11 @@ def _figures(model: PreTrainedModel, reader: Reader, documents: Sequence[Documen
     for number, document in enumerate(documents):
         whole = reader.read(document.turns)
         answers = [reader.read([turn]) for turn in document.turns if turn.role == "assistant"]
-        found = [whole, *first(answers, sum(whole.counts))]
-        rows += found
-        owners += [(number, place > 0) for place in range(len(found))]
+        rows += [whole, *first(answers, sum(whole.counts))]
+        owners += [(number, place > 0) for place in range(1 + len(answers))]
     sums = np.zeros((len(documents), 2, 2))  # in the document or alone; nats, tokens
-    for (number, alone), found in zip(owners, losses(model, rows), strict=True):
-        sums[number, int(alone)] += found
+    for (number, alone), scored in zip(owners, losses(model, rows), strict=True):
+        sums[number, int(alone)] += scored
     out = []
     for (nats, tokens), (nats_alone, tokens_alone) in sums.tolist():
         loss = nats / tokens if tokens else math.nan
