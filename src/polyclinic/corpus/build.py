@@ -14,13 +14,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import executor, readers, starter
+from polyclinic.corpus import executor, starter
 from polyclinic.corpus.card import write_card
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, asked, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.executor import Task
+from polyclinic.corpus.faults import QUARANTINE, Faults, gather
 from polyclinic.corpus.inputs import Input, plan, wanted_languages
 from polyclinic.corpus.normalise import clean_question
+from polyclinic.corpus.questions import to_question
+from polyclinic.corpus.read import numbered
 from polyclinic.corpus.select import Selecting, select
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
@@ -51,7 +54,10 @@ def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path
     if rows_in != kept + dropped:
         raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
     _gather(inputs, place, folder)
-    questions = _questions(section, wanted)
+    faults = Faults(strict=section.on_error == "fail")
+    questions = _questions(section, wanted, faults)
+    counts += faults.counts("exams: ")
+    gather((place / "clean" / item.name for item in inputs), faults.lines(), folder / QUARANTINE)
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
     facts = {"rows_in": rows_in, "documents": kept, "questions": len(questions)}
     write_card(folder, read_documents(folder), questions, rows_in, counts)
@@ -73,7 +79,7 @@ def _clean(
     tasks = [
         Task(
             item.name,
-            {"input": [item.sha256, item.source.model_dump()], **settings},
+            {"input": [item.sha256, item.file, item.source.model_dump()], **settings},
             partial(clean, Cleaning(item, section, wanted)),
         )
         for item in inputs
@@ -125,14 +131,14 @@ def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
                 shutil.copyfile(source, target)
 
 
-def _questions(section: CorpusSection, wanted: tuple[str, ...]) -> list[Question]:
+def _questions(section: CorpusSection, wanted: tuple[str, ...], faults: Faults) -> list[Question]:
     """Collect the exam questions in the wanted languages, in source order."""
     out: list[Question] = []
     taken: Counter[tuple[int, str]] = Counter()
     for item in plan(section, section.exams):
         found: Iterable[Question] = (q for q in starter.questions() if asked(item.source, q))
         if item.path is not None:
-            found = readers.read(item.path, item.source, readers.to_question)
+            found = (q for _, q in numbered(item.path, item.source, to_question, faults, item.file))
         cap = item.source.max_per_language
         for question in found:
             place = (item.number, question.language)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup
+from polyclinic.corpus import dedup, identity
 from polyclinic.corpus.clean import MARKS_FILE
 from polyclinic.corpus.dedup import Mask, is_held_out, is_validation
 from polyclinic.corpus.inputs import Input
@@ -37,7 +37,9 @@ def rulings(deciding: Deciding) -> list[Ruling]:
     """Return the rulings a section asks for, in the order in which they are made."""
     caps = [item.source.max_per_language for item in deciding.inputs]
     capped = partial(over_cap, caps=caps, sources=[item.number for item in deciding.inputs])
-    return [*([dedup.duplicates] if deciding.section.dedup else []), capped]
+    files = [item.file for item in deciding.inputs]
+    named = partial(identity.check_identities, files=files, strict=deciding.section.on_error == "fail")
+    return [named, *([dedup.duplicates] if deciding.section.dedup else []), capped]
 
 
 def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
-from polyclinic.corpus import starter
+from polyclinic.corpus import hub, starter
 from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import DataError
 from polyclinic.families import fifty
@@ -27,6 +27,7 @@ class Input(NamedTuple):
     source: Source
     path: Path | None
     sha256: str
+    file: str = STARTER  # how errors and ids call it: its path below the root
 
 
 def wanted_languages(section: CorpusSection) -> tuple[str, ...]:
@@ -41,19 +42,39 @@ def plan(section: CorpusSection, sources: Iterable[Source]) -> list[Input]:
     """
     out: list[Input] = []
     for number, source in enumerate(sources):
-        if source.path is None:
+        if source.starter:
             out.append(Input(f"{number:03d}-{STARTER}", number, source, None, starter.version()))
             continue
-        for index, path in enumerate(_files(Path(section.root), source.path)):
-            out.append(Input(f"{number:03d}-{index:05d}-{path.stem}", number, source, path, sha256_file(path)))
+        for index, (path, file) in enumerate(_named(Path(section.root), source)):
+            name = f"{number:03d}-{index:05d}-{path.stem}"
+            out.append(Input(name, number, source, path, sha256_file(path), file))
     return out
 
 
+def _named(root: Path, source: Source) -> list[tuple[Path, str]]:
+    """Return the files of a source, each with the name that errors and ids call it by."""
+    if source.hub is not None:
+        return hub.files(source)
+    found: list[Path] = []
+    for path in _files(root, str(source.path)):
+        found += hub.saved(path) if path.is_dir() else [path]
+    return [(path, called(path, root)) for path in found]
+
+
+def called(path: Path, root: Path) -> str:
+    """Return a file's path below the root; its name alone where it is not below it."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
 def _files(root: Path, pattern: str) -> list[Path]:
-    """Return the files of a path or glob, sorted; raises DataError where there is none."""
+    """Return the files and saved data sets of a path or glob, sorted; raises DataError where there is none."""
     named = root / pattern
     names = glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 - a pattern may be absolute
-    found = [named] if named.is_file() else sorted(root / name for name in names if (root / name).is_file())
+    found = [named] if _is_input(named) else sorted(root / name for name in names if _is_input(root / name))
     if not found:
         raise DataError(named, "no file matches", "check corpus.root and the path")
     return found
+
+
+def _is_input(path: Path) -> bool:
+    return path.is_file() or hub.is_saved(path)
