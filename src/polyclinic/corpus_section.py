@@ -21,7 +21,7 @@ class Source(Section):
     hub_split: str = Field("train", pattern=r"^[\w.-]+$", description="which split of it, whole")
     hub_revision: str | None = Field(None, description="commit or tag of it; the newest when left out")
     layout: Literal["polyclinic", "apollo", "sharegpt", "openai", "alpaca"] = Field(
-        "polyclinic", description="how its records are laid out"
+        "polyclinic", description="record layout"
     )
     unit: Literal["file", "paragraph", "line"] = Field("file", description="what one document of a .txt file is")
     names: list[str] | None = Field(None, description="keep only records whose `source` is one of these")

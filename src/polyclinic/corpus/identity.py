@@ -43,7 +43,8 @@ def check_identities(marks: pa.Table, standing: Mask, files: Sequence[str], stri
     if strict:
         row = min(found)
         what = f"has the id of another text, at {_place(marks, files, found[row])}"
-        raise DataError(_place(marks, files, row), what, "name the sources apart (source: NAME), or map another id")
+        try_ = "map another column, fields: {id: COLUMN}; one that no record has makes ids of file and line"
+        raise DataError(_place(marks, files, row), what, try_)
     return dict.fromkeys(sorted(found), REASON)
 
 
