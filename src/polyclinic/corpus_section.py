@@ -16,7 +16,7 @@ class Source(Section):
 
     starter: bool = Field(False, description="take the starter corpus that comes with the package")
     path: str | None = Field(None, description="file, glob or saved data set, relative to corpus.root")
-    hub: str | None = Field(None, description="data set id on the Hugging Face hub, read through `datasets`")
+    hub: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)?$", description="data set id on the Hugging Face hub")
     hub_config: str | None = Field(None, description="which configuration of it")
     hub_split: str = Field("train", pattern=r"^[\w.-]+$", description="which split of it, whole")
     hub_revision: str | None = Field(None, description="commit or tag of it; the newest when left out")

@@ -270,14 +270,17 @@ def test_a_data_set_of_a_hub_comes_as_the_files_of_its_library(tmp_path: Path, m
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "set").mkdir()
     (tmp_path / "set/train.jsonl").write_bytes(lines(RECORDS))
-    source = Source(hub=str(tmp_path / "set"))
+    monkeypatch.chdir(tmp_path)
+    source = Source(hub="set")
     ((path, name),) = hub.files(source)
     assert values(path) == RECORDS
-    assert name == f"{tmp_path / 'set'}/train/0"
-    datasets.load_dataset(str(tmp_path / "set"), split="train").save_to_disk(str(tmp_path / "saved"))
+    assert name == "set/train/0"
+    datasets.load_dataset("set", split="train").save_to_disk("saved")
     assert [v for path in hub.saved(tmp_path / "saved") for v in values(path)] == RECORDS
     with pytest.raises(DataError, match="cannot be read from the hub"):
-        hub.files(Source(hub=str(tmp_path / "set"), hub_split="absent"))
+        hub.files(Source(hub="set", hub_split="absent"))
+    section = CorpusSection.model_validate({"texts": [{"hub": "set"}]})
+    assert [item.file for item in plan(section, section.texts)] == ["set/train/0"]
 
 
 def test_a_hub_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
