@@ -131,8 +131,8 @@ def test_a_missing_key_is_named(key: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("corpus", "texts"), [{}], "give either starter: true or a path"),
-        (("corpus", "texts"), [{"starter": True, "path": "a"}], "give either starter: true or a path"),
+        (("corpus", "texts"), [{}], "give one of starter: true, a path and a hub id"),
+        (("corpus", "texts"), [{"starter": True, "path": "a"}], "give one of starter: true, a path and a hub id"),
         (("corpus", "texts"), [], "at least 1 item"),
         (("base",), {}, "exactly one of from_scratch, checkpoint, run"),
         (("base",), {"checkpoint": "a", "run": "b"}, "exactly one of from_scratch, checkpoint, run"),

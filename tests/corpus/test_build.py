@@ -28,7 +28,8 @@ Section = Callable[..., CorpusSection]
 
 def texts(*contents: str, language: str = "en", start: int = 0, **other: Any) -> list[dict[str, Any]]:
     return [
-        {"id": f"{language}{start + i}", "language": language, "text": text, **other} for i, text in enumerate(contents)
+        {"id": f"{language}{start + i}", "language": language, "text": text, "licence": "CC0-1.0", **other}
+        for i, text in enumerate(contents)
     ]
 
 
@@ -69,7 +70,9 @@ def test_rows_in_are_rows_out_and_drops_each_with_its_reason(
 
 
 rows_of_a_file = st.lists(
-    st.tuples(st.sampled_from(["en", "ru", "bm"]), st.text("aA \u200b9", min_size=1).filter(str.strip)), max_size=8
+    st.tuples(st.sampled_from(["en", "ru", "bm"]), st.text("aA \u200b9", min_size=1).filter(str.strip)),
+    min_size=1,
+    max_size=8,
 )
 
 
@@ -101,7 +104,8 @@ def test_the_bytes_do_not_depend_on_workers_or_the_place(tmp_path: Path, write_r
         for i in range(3):
             kept = [f"text {i} {j} of the first kind" for j in range(40)]
             write_records(
-                folder / f"in/{i}.jsonl", texts(*kept, start=100 * i) + texts("same", f"мир {i}", language="ru")
+                folder / f"in/{i}.jsonl",
+                texts(*kept, start=100 * i) + texts("same", f"мир {i}", language="ru", start=2 * i),
             )
         exam = {"language": "en", "question": "Which?", "options": ["x", "y"], "answer": "A"}
         write_records(folder / "in/exams.jsonl", [exam])
@@ -190,8 +194,9 @@ def test_validation_comes_out_of_training_alone_and_group_by_group(
 def test_a_cap_counts_a_language_over_all_files_of_a_source(
     tmp_path: Path, section: Section, write_records: Write
 ) -> None:
-    for name in ("a", "b"):
-        found = texts(f"{name} one", f"{name} two") + texts(f"{name} один", language="ru")
+    for start, name in enumerate(("a", "b")):
+        found = texts(f"{name} one", f"{name} two", start=2 * start)
+        found += texts(f"{name} один", language="ru", start=start)
         write_records(tmp_path / f"in/{name}.jsonl", found)
     capped, free = {"path": "*.jsonl", "max_per_language": 3}, {"path": "a.jsonl", "max_per_language": 1}
     facts, documents = built(section(capped, free, languages=["en", "ru"]), tmp_path / "out")
@@ -201,9 +206,9 @@ def test_a_cap_counts_a_language_over_all_files_of_a_source(
 
 
 def test_files_of_one_name_in_two_folders_are_both_read(tmp_path: Path, section: Section, write_records: Write) -> None:
-    for folder in ("x", "y"):
-        write_records(tmp_path / f"in/{folder}/en.jsonl", texts(f"text of {folder}"))
-        write_records(tmp_path / f"in/{folder}/en.parquet", texts(f"table of {folder}"))
+    for start, folder in enumerate(("x", "y")):
+        write_records(tmp_path / f"in/{folder}/en.jsonl", texts(f"text of {folder}", start=start))
+        write_records(tmp_path / f"in/{folder}/en.parquet", texts(f"table of {folder}", start=start + 2))
     facts, documents = built(section({"path": "**/*.*"}, languages=["en"]), tmp_path / "out")
     assert [d.text() for d in documents] == ["text of x", "table of x", "text of y", "table of y"]
     expect_balance(facts, documents)

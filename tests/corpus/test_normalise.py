@@ -7,9 +7,10 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, normalizers
 
 from polyclinic.corpus import starter
-from polyclinic.corpus.normalise import clean, normalise
+from polyclinic.corpus.normalise import clean, normalise, plain
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.records import Document, Turn
 
@@ -75,8 +76,87 @@ def test_only_the_kind_of_space_between_words_changes(words: list[str], data: st
     assert clean(text) == unicodedata.normalize("NFC", " ".join(words))
 
 
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("ล้าง\u200bมือ\u200bบ่อยๆ", "ล้างมือบ่อยๆ"),
+        ("ລ້າງ\u200bມື", "ລ້າງມື"),
+        ("手を\u200b洗う", "手を洗う"),
+        ("\u3000手を洗う。\u3000水を飲む。\u3000", "手を洗う。 水を飲む。"),
+        ("洗手。喝水。", "洗手。喝水。"),
+        ("Où\u00a0? 5\u202fmg", "Où ? 5 mg"),
+        ("Gesund\u00adheit", "Gesundheit"),
+        ("\x84Da,\x94 \x93no\x94 5\x80", "„Da,” “no” 5€"),
+        ("a\x81b", "ab"),
+        ("ᠮᠣᠩᠭᠣᠯ\u180eᠠ", "ᠮᠣᠩᠭᠣᠯ\u180eᠠ"),
+        ("❤\ufe0f", "❤\ufe0f"),
+    ],
+)
+def test_spaces_are_those_a_reader_of_the_script_sees(text: str, cleaned: str) -> None:
+    assert clean(text) == unicodedata.normalize("NFC", cleaned)
+
+
+@settings(deadline=None, max_examples=200)
+@given(texts)
+def test_a_text_that_seems_even_is_one(text: str) -> None:
+    """The quick answer must be the one that the whole way gives."""
+    quick = clean(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polyclinic.corpus.normalise._is_even", lambda text: False)
+        assert clean(text) == quick
+
+
+# One of each kind from the templates and vocabularies of models that people tune.
+TOKENS = [
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>"),
+    *("<|reserved_special_token_17|>", "<|fim_prefix|>", "<|system|>", "<|user|>", "<|end|>", "<|channel|>"),
+    *("<|START_OF_TURN_TOKEN|>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<s>", "</s>", "<unk>", "<pad>", "<0x0A>"),
+    *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[IMG]", "[control_42]"),
+    *("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<unused7>", "<think>", "</think>", "<tool_call>"),
+    *("[CLS]", "[SEP]", "[MASK]", "[unused99]", "[gMASK]", "<sop>", "<extra_id_0>"),
+]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_special_token_in_a_text_becomes_text_that_reads_on(token: str) -> None:
+    made = plain(f"Say {token}{token}now")
+    assert token not in made
+    assert made.replace(" ", "") == f"Say{token}{token}now"
+    assert plain(made) == made == clean(made)
+
+
+def test_no_tokenizer_takes_the_plain_form_for_a_token() -> None:
+    """A vocabulary in which every name is a special token, matched in any case and beside any space."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106
+    added = [AddedToken(t, lstrip=True, rstrip=True, normalized=True, special=True) for t in TOKENS]
+    tokenizer.add_special_tokens(added)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    special = {tokenizer.token_to_id(token) for token in TOKENS}
+    before, after = (set(tokenizer.encode(text).ids) for text in (" ".join(TOKENS), plain(" ".join(TOKENS))))
+    assert len(before & special) > len(TOKENS) / 2
+    assert not after & special
+
+
+@pytest.mark.parametrize("text", ["a < b and c > d", "<p>", "[1]", "5 <|> 6", "[inst]", "<| a |>", "x[0]"])
+def test_what_only_looks_like_one_stays(text: str) -> None:
+    assert plain(text) == text
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from([*TOKENS, "<", "|", ">", "[", "]", "s", "/", " ", "\u200b", "_"]), max_size=12))
+def test_no_name_is_left_however_names_are_put_together(pieces: list[str]) -> None:
+    made = plain(clean("".join(pieces)))
+    assert not [token for token in TOKENS if token in made]
+    assert plain(clean(made)) == made
+
+
+def test_a_name_with_something_invisible_inside_is_found() -> None:
+    assert plain(clean("<|im\u200b_start|>")) == "< |im_start| >"
+
+
 def test_the_starter_corpus_is_clean_already() -> None:
-    assert [d.id for d in starter.documents() if any(clean(t.content) != t.content for t in d.turns)] == []
+    changed = [d.id for d in starter.documents() if any(plain(clean(t.content)) != t.content for t in d.turns)]
+    assert changed == []
 
 
 def test_a_batch_counts_what_it_changed_and_what_it_dropped() -> None:

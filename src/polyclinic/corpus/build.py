@@ -16,11 +16,12 @@ from polyclinic.corpus import executor, phases
 from polyclinic.corpus.card import write_card
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, DROPS, DROPS_FILE, drops
 from polyclinic.corpus.engines import Inline, engine
+from polyclinic.corpus.exam_inputs import evaluated
 from polyclinic.corpus.executor import space_named
+from polyclinic.corpus.faults import QUARANTINE, Faults, gather
 from polyclinic.corpus.inputs import PLAN, Input, Plan, plan_all, wanted_languages, written
 from polyclinic.corpus.leaks import REPORTS
 from polyclinic.corpus.pace import Pace
-from polyclinic.corpus.questions import evaluated
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import PolyclinicError
@@ -76,7 +77,11 @@ def _finish(
     if rows_in != kept + dropped:
         raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
     _gather(planned.texts, place, folder)
-    questions = evaluated(planned, wanted_languages(section))
+    faults = Faults(strict=section.on_error == "fail")
+    questions = evaluated(planned, wanted_languages(section), faults)
+    counts += faults.counts("exams: ")
+    folders = (place / phases.CLEAN / item.name for item in planned.texts)
+    gather(folders, faults.lines(), folder / QUARANTINE)
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
     write_json(folder / PLAN, written(section, planned))
     write_json(folder / DROPS_FILE, _drops([*cleaned, *selected]))

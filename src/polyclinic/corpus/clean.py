@@ -1,8 +1,8 @@
 """One input to clean documents: the steps that look at one document at a time.
 
 A pure function of the input and the section, apart from the files it writes: `documents.parquet`,
-`marks.parquet` (what the whole corpus decides by, row by row) and `dropped.parquet` (examples of
-what went, and why).
+`marks.parquet` (what the whole corpus decides by, row by row), `dropped.parquet` (examples of what
+went, and why) and `quarantine.jsonl` (where a record could not be read).
 """
 
 import os
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from polyclinic.corpus import decontaminate, dedup, quality, readers, starter
+from polyclinic.corpus import decontaminate, dedup, identity, licence, quality, read, starter
+from polyclinic.corpus.faults import Faults
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
 from polyclinic.corpus.step import MARK, REASON, Outcome, Step, outcome, texts
-from polyclinic.corpus.tables import DOCUMENTS, DROPPED, MARKS, Writer, batches
+from polyclinic.corpus.tables import DOCUMENTS, DROPPED, MARKS, Writer
 from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import PolyclinicError
 from polyclinic.records import Document, Question
@@ -49,6 +50,7 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
     section, wanted = cleaning.section, cleaning.wanted
     found: list[tuple[str, Step]] = [
         ("choose", partial(choose, wanted=frozenset(wanted))),
+        ("licence", partial(licence.apply, policy=section.licences)),
         ("normalise", normalise),
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
@@ -57,6 +59,7 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
     if section.decontaminate and cleaning.exams:
         search = partial(decontaminate.mark, folder=cleaning.exams, section=section.decontaminate)
         found.append(("decontaminate", search))
+    found.append(("name", identity.mark))
     if section.dedup:
         found.append(("dedup", partial(dedup.mark, section=section.dedup)))
     return found
@@ -73,6 +76,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
     todo = steps(cleaning)
     counts: Counter[str] = Counter()
     shown: Counter[tuple[str, str]] = Counter()
+    faults = Faults(strict=cleaning.section.on_error == "fail")
     rows_in = 0
     with (
         Writer(folder / DOCUMENTS_FILE) as documents,
@@ -80,7 +84,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
         Writer(folder / DROPPED_FILE) as dropped,
     ):
         dropped.write(pa.RecordBatch.from_pylist([], schema=DROPPED))
-        for batch in _batches(cleaning.input):
+        for batch in _batches(cleaning.input, faults):
             rows_in += batch.num_rows
             for name, step in todo:
                 result = _done(name, step, batch, cleaning.input)
@@ -127,24 +131,25 @@ def examples(dropped: pa.RecordBatch, shown: Counter[tuple[str, str]]) -> pa.Rec
     return pa.RecordBatch.from_pylist(rows, schema=DROPPED)
 
 
-def _batches(item: Input) -> Iterator[pa.RecordBatch]:
+def _batches(item: Input, faults: Faults) -> Iterator[pa.RecordBatch]:
     """Yield an input's documents; one empty batch where there are none, so that the columns are known."""
     found = False
-    for batch in batches(DOCUMENTS, (d.row() for d in _read(item))):
+    for batch in _read(item, faults):
         found = True
         yield batch
     if not found:
-        yield pa.RecordBatch.from_pylist([], schema=DOCUMENTS)
+        yield read.batch([], [])
 
 
-def _read(item: Input) -> Iterable[Document]:
+def _read(item: Input, faults: Faults) -> Iterable[pa.RecordBatch]:
     if item.path is not None:
-        return readers.read(item.path, item.source, readers.to_document, item.part)
-    return (d for d in starter.documents() if asked(item.source, d))
+        return read.documents(item.path, item.source, faults, item.file, item.part)
+    chosen = [d for d in starter.documents() if asked(item.source, d)]
+    return [read.batch(chosen, list(range(1, len(chosen) + 1)))]
 
 
 def asked(source: Source, record: Document | Question) -> bool:
     """Say whether a source's filters keep a record of the starter corpus."""
-    only = readers.languages_of(source)
+    only = read.languages_of(source)
     named = not source.names or record.source in source.names
     return named and (not only or record.language in only) and (not source.splits or record.split in source.splits)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup, leaks, percentiles
+from polyclinic.corpus import dedup, identity, leaks, percentiles
 from polyclinic.corpus.clean import MARKS_FILE
 from polyclinic.corpus.dedup import Mask, is_held_out, is_validation
 from polyclinic.corpus.inputs import Input
@@ -41,7 +41,8 @@ def rulings(deciding: Deciding, folder: Path, counts: Counter[str]) -> list[Ruli
     """
     caps = [item.source.max_per_language for item in deciding.inputs]
     capped = partial(over_cap, caps=caps, sources=[item.number for item in deciding.inputs])
-    section, found = deciding.section, []
+    section, files = deciding.section, [item.file for item in deciding.inputs]
+    found = [partial(identity.check_identities, files=files, strict=section.on_error == "fail")]
     if section.decontaminate and deciding.exams:
         found.append(partial(leaks.leaked, exams=deciding.exams, folder=folder))
     if section.dedup:

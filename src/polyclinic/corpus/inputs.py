@@ -11,8 +11,9 @@ from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from polyclinic.corpus import parts, starter
-from polyclinic.corpus.parts import Part, Piece
+from polyclinic.corpus import hub, parts, starter
+from polyclinic.corpus.parts import Piece
+from polyclinic.corpus.rows import Part
 from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import DataError
 from polyclinic.families import fifty
@@ -34,7 +35,8 @@ class Input(NamedTuple):
     sha256: str  # of the piece
     size: int = 0  # bytes of the piece
     part: Part | None = None  # None: the whole file
-    file: int = 0  # its number among those of its source
+    at: int = 0  # number of its file among those of its source
+    file: str = STARTER  # how errors and ids call it: its path below the root
 
     @property
     def piece(self) -> Piece:
@@ -78,28 +80,48 @@ def _lists(section: CorpusSection) -> tuple[Sequence[Source], ...]:
 def _plan(section: CorpusSection, sources: Iterable[Source], pieces_of: PiecesOf) -> list[Input]:
     out: list[Input] = []
     for number, source in enumerate(sources):
-        if source.path is None:
+        if source.starter:
             out.append(Input(f"{number:03d}-{STARTER}", number, source, None, starter.version()))
             continue
-        files = _files(Path(section.root), source.path)
+        files = _named(Path(section.root), source)
         digits = max(5, len(str(len(files))))
-        for index, path in enumerate(files):
+        for at, (path, file) in enumerate(files):
             stem = re.sub(r"[^\w.-]", "_", path.stem[:STEM])
-            name = f"{number:03d}-{index:0{digits}d}-{stem}"
-            for at, piece in enumerate(pieces_of(number, index, path)):
-                shard = name if piece.part is None else f"{name}-part-{at:05d}"
-                out.append(Input(shard, number, source, path, piece.sha256, piece.size, piece.part, index))
+            name = f"{number:03d}-{at:0{digits}d}-{stem}"
+            for index, piece in enumerate(pieces_of(number, at, path)):
+                shard = name if piece.part is None else f"{name}-part-{index:05d}"
+                out.append(Input(shard, number, source, path, piece.sha256, piece.size, piece.part, at, file))
     return out
 
 
+def _named(root: Path, source: Source) -> list[tuple[Path, str]]:
+    """Return the files of a source, each with the name that errors and ids call it by."""
+    if source.hub is not None:
+        return hub.files(source)
+    found: list[Path] = []
+    for path in _files(root, str(source.path)):
+        found += hub.saved(path) if path.is_dir() else [path]
+    return [(path, called(path, root)) for path in found]
+
+
+def called(path: Path, root: Path) -> str:
+    """Return a file's path below the root; its name alone where it is not below it."""
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    return os.fsencode(name).decode("utf-8", "replace")  # it stands in ids, which are text
+
+
 def _files(root: Path, pattern: str) -> list[Path]:
-    """Return the files of a path or glob, sorted; raises DataError where there is none."""
+    """Return the files and saved data sets of a path or glob, sorted; raises DataError where there is none."""
     named = root / pattern
     names = glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 - a pattern may be absolute
-    found = [named] if named.is_file() else sorted(root / name for name in names if (root / name).is_file())
+    found = [named] if _is_input(named) else sorted(root / name for name in names if _is_input(root / name))
     if not found:
         raise DataError(named, "no file matches", "check corpus.root and the path")
     return found
+
+
+def _is_input(path: Path) -> bool:
+    return path.is_file() or hub.is_saved(path)
 
 
 def written(section: CorpusSection, planned: Plan) -> dict[str, Any]:
@@ -109,17 +131,8 @@ def written(section: CorpusSection, planned: Plan) -> dict[str, Any]:
 
 
 def _row(section: CorpusSection, item: Input) -> dict[str, Any]:
-    facts = {"name": item.name, "source": item.number, "number": item.file}
-    return {**facts, "file": _shown(section, item), "bytes": item.size, "sha256": item.sha256, "part": item.part}
-
-
-def _shown(section: CorpusSection, item: Input) -> str:
-    """Return a file's name below the corpus root, or alone where the recipe names it from elsewhere."""
-    if item.path is None:
-        return STARTER
-    inside = item.path.is_relative_to(section.root) and not Path(item.source.path or "").is_absolute()
-    name = item.path.relative_to(section.root).as_posix() if inside else item.path.name
-    return os.fsencode(name).decode("utf-8", "replace")
+    facts = {"name": item.name, "source": item.number, "number": item.at}
+    return {**facts, "file": item.file, "bytes": item.size, "sha256": item.sha256, "part": item.part}
 
 
 def read_plan(path: Path, section: CorpusSection) -> Plan:

@@ -13,21 +13,11 @@ from typing import BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyclinic.corpus.rows import Part
 from polyclinic.runs import sha256_file
 
 PART_BYTES = 64 << 20
 BLOCK_BYTES = 1 << 20
-
-
-class Part(NamedTuple):
-    """A stretch of a file: bytes of JSON lines or row groups of Parquet, from `first` up to `end`.
-
-    `line` is the number of its first line or row in the file, counted from 1.
-    """
-
-    first: int
-    end: int
-    line: int
 
 
 class Piece(NamedTuple):
@@ -107,7 +97,7 @@ def unchanged(path: Path, piece: Piece) -> bool:
         return sha256_file(path) == piece.sha256
     found, left = hashlib.sha256(), piece.size
     with path.open("rb") as file:
-        file.seek(piece.part.first)
+        file.seek(piece.part.start)
         while left and (block := file.read(min(left, BLOCK_BYTES))):
             found.update(block)
             left -= len(block)

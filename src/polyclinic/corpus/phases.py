@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polyclinic
-from polyclinic.corpus import executor, quality, questions
+from polyclinic.corpus import exam_inputs, executor, quality
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.engines import Inline
@@ -66,8 +66,9 @@ def exam_tasks(section: CorpusSection, planned: Plan) -> list[Task]:
         "exams": [_own(item) for item in items],
         "section": section.decontaminate.model_dump(exclude={"against"}),
     }
-    key |= {"own": len(planned.exams), "code": code(), "libraries": libraries()}
-    return [Task(EXAMS, key, partial(questions.write, planned, section.decontaminate))]
+    strict = section.on_error == "fail"
+    key |= {"own": len(planned.exams), "strict": strict, "code": code(), "libraries": libraries()}
+    return [Task(EXAMS, key, partial(exam_inputs.write, planned, section.decontaminate, strict=strict))]
 
 
 def indexed(section: CorpusSection, planned: Plan, place: Path) -> Index:
@@ -103,8 +104,7 @@ def clean_tasks(section: CorpusSection, inputs: Sequence[Input], index: Index) -
 def _own(item: Input) -> dict[str, Any]:
     """Return what an input brings to its key; its file's name is in the ids of records that have none."""
     source = item.source.model_dump(exclude={"path", "max_per_language"})
-    name = item.path.name.encode("utf-8", "surrogateescape").hex() if item.path else None
-    return {"source": source, "file": name, "sha256": item.sha256, "part": item.part}
+    return {"source": source, "file": item.file, "sha256": item.sha256, "part": item.part}
 
 
 def decide_task(section: CorpusSection, inputs: Sequence[Input], cleaned: Manifests, place: Path, index: Index) -> Task:

@@ -1,44 +1,54 @@
-"""Exam questions: those that a model is asked, and those that its training text must not hold."""
+"""Raw exam items into questions: options by letter, the answer a letter or several."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import exams, readers, starter
-from polyclinic.corpus.clean import asked
-from polyclinic.corpus.inputs import Input, Plan
-from polyclinic.corpus.normalise import clean_question
-from polyclinic.corpus_section import DecontaminateSection
+from polyclinic.corpus.faults import RecordError
+from polyclinic.corpus.layouts import Shape, text_of
+from polyclinic.corpus.rows import Row
 from polyclinic.records import Question
 
-
-def read(item: Input) -> Iterator[Question]:
-    """Yield the questions of one input, normalised."""
-    found: Iterable[Question] = (q for q in starter.questions() if asked(item.source, q))
-    if item.path is not None:
-        found = readers.read(item.path, item.source, readers.to_question, item.part)
-    return map(clean_question, found)
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CORRECT = "correct or remove the item"
 
 
-def evaluated(planned: Plan, wanted: tuple[str, ...]) -> list[Question]:
-    """Return the exam questions in the wanted languages, in source order, as many as the sources allow."""
-    out: list[Question] = []
-    taken: Counter[tuple[int, str]] = Counter()
-    for item in planned.exams:
-        cap = item.source.max_per_language
-        for question in read(item):
-            place = (item.number, question.language)
-            if question.language in wanted and (cap is None or taken[place] < cap):
-                taken[place] += 1
-                out.append(question)
-    return out
+def to_question(row: Row, shape: Shape) -> Question:
+    """Turn a raw exam item into a question; raises RecordError."""
+    options = _options(row, shape)
+    identity = shape.identity(row, "id", row.where)
+    return Question(
+        id=identity,
+        language=shape.language(row),
+        source=shape.name(row, "source", "unnamed"),
+        licence=shape.name(row, "licence", "unknown"),
+        group=shape.identity(row, "parallel_id", identity),
+        split=shape.name(row, "split", "test"),
+        question=shape.field(row, "question"),
+        options=tuple(options.values()),
+        answers=_answers(row, shape, list(options)),
+        context=shape.field(row, "context", ""),
+    )
 
 
-def write(planned: Plan, section: DecontaminateSection, folder: Path) -> Mapping[str, Any]:
-    """Write what training text is searched for: all questions, in any language.
+def _options(row: Row, shape: Shape) -> dict[str, str]:
+    """Return the options by letter, without those that are null; columns A, B, ... where there is no list."""
+    given: Any = shape.value(row, "options")
+    if given is None:
+        given = {letter: value for letter in LETTERS if (value := shape.value(row, letter)) not in (None, "")} or None
+    if isinstance(given, list) and len(given) <= len(LETTERS):
+        given = dict(zip(LETTERS, given, strict=False))
+    if not isinstance(given, dict):
+        raise RecordError(row.where, "options are no list or object of options", CORRECT, "no options")
+    kept = {k: str(v) if isinstance(v, int | float) else v for k, v in given.items() if v is not None}
+    if len(kept) < 2:  # noqa: PLR2004
+        raise RecordError(row.where, "needs at least two options", CORRECT, "fewer than two options")
+    return {k: text_of(row, "an option", v) for k, v in kept.items()}
 
-    Of the exams of the recipe those in `splits` count, of the files in `against` all; caps do not.
-    """
-    own = (q for item in planned.exams for q in read(item) if q.split in section.splits)
-    return exams.write([*own, *(q for item in planned.against for q in read(item))], section, folder)
+
+def _answers(row: Row, shape: Shape, letters: list[str]) -> tuple[int, ...]:
+    """Return which options are right, as indices."""
+    answer = shape.value(row, "answer")
+    given = answer if isinstance(answer, list) else [answer]
+    if not given or any(a not in letters for a in given):
+        what = "the answer is not the letter of an option"
+        raise RecordError(row.where, what, CORRECT, "answer outside the options")
+    return tuple(dict.fromkeys(letters.index(str(a)) for a in given))
