@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from polyclinic.corpus import decontaminate, dedup, identity, licence, quality, read, starter
-from polyclinic.corpus.faults import Faults
+from polyclinic.corpus.faults import QUARANTINE, Faults
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
@@ -95,6 +95,9 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
                 batch = result.batch
             documents.write(batch.select(DOCUMENTS.names))
             marks.write(batch.select([n for n in batch.schema.names if n in MARKS or n.startswith(MARK)]))
+    (folder / QUARANTINE).write_bytes(faults.lines())
+    counts += faults.counts()
+    rows_in += len(faults)
     facts = {"rows_in": rows_in, "rows_out": documents.rows, "counts": dict(sorted(counts.items()))}
     return {**facts, DROPS: drops(shown)}
 
