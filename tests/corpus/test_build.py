@@ -317,3 +317,16 @@ def test_questions_carry_no_direction_marks(tmp_path: Path) -> None:
     build(section, tmp_path / "out", Silent())
     row = next(read_rows(tmp_path / "out" / "questions.parquet"))
     assert (row["question"], row["options"]) == ("كم 5 ml؟", ["نعم", "لا"])
+
+
+def test_a_file_that_moved_is_read_again_because_ids_name_it(
+    tmp_path: Path, section: Section, write_records: Write
+) -> None:
+    ids = []
+    for folder in ("x", "y"):
+        path = write_records(tmp_path / f"in/{folder}/a.jsonl", [{"language": "en", "text": "one"}])
+        (tmp_path / folder).mkdir()
+        build(section({"path": "*/a.jsonl"}, languages=["en"]), tmp_path / folder, Silent(), tmp_path / "shards")
+        ids += [d.id for d in read_documents(tmp_path / folder)]
+        path.unlink()
+    assert ids == ["x/a.jsonl:1", "y/a.jsonl:1"]
