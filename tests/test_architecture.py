@@ -36,7 +36,7 @@ ALLOWED = {
     "upcycle": FLOOR | {"moe"},
     "analyse": FLOOR | {"moe"},
     "evaluate": FLOOR | {"moe"},
-    "train": FLOOR | {"moe", "corpus.pack", "corpus.tables"},
+    "train": FLOOR | {"moe", "corpus.pack", "corpus.shards"},
     "page": FLOOR | {"corpus"},
     "summary": FLOOR | STAGES | {"page"},
     "journey": FLOOR | STAGES | {"moe", "summary"},

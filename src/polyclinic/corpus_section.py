@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polyclinic.sections import Count, Fraction, Section
+from polyclinic.sections import Count, Fraction, NonNegative, Positive, Section
 
 
 class Source(Section):
@@ -42,6 +42,44 @@ class DecontaminateSection(Section):
     units: Annotated[int, Field(ge=8, strict=True)] = Field(64, description="consecutive units that count as a leak")
 
 
+class MixWeights(Section):
+    """Shares by name, relative to 1 for what is not named; 0 leaves it out."""
+
+    sources: dict[str, NonNegative] = Field({}, description="by source")
+    categories: dict[str, NonNegative] = Field({}, description="by category")
+    languages: dict[str, NonNegative] = Field({}, description="by language, after the temperature")
+
+
+class Pace(Section):
+    """How often some text appears, and how early."""
+
+    epochs: Positive = Field(1.0, description="times that it appears")
+    priority: Positive = Field(1.0, description="larger comes earlier: weight in one draw over all text")
+
+
+class MixSection(Section):
+    """How often each training document appears, and in what order."""
+
+    preset: Literal["apollo"] | None = Field(
+        None, description="epochs and priority of the paper: text-derived 1 and 16, all else 2 and 2"
+    )
+    sources: dict[str, Pace] = Field({}, description="epochs and priority by source; over categories")
+    categories: dict[str, Pace] = Field({}, description="epochs and priority by category; over the preset")
+    weights: MixWeights = Field(MixWeights(), description="shares by source, category and language")
+    temperature: Positive = Field(1.0, description="languages get shares n^(1/T) of their tokens n")
+    tokens: Count | None = Field(None, description="all text together; as much as the epochs give when left out")
+    family_tokens: Count | None = Field(None, description="budget of each family")
+    families: dict[str, Count] = Field({}, description="budget by family, by its name or a language of it")
+    max_epochs: Positive = Field(4.0, description="no text appears more often, whatever its budget")
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        asked = [pace.epochs for pace in (*self.sources.values(), *self.categories.values())]
+        if max([*asked, 2.0 if self.preset else 1.0]) > self.max_epochs:
+            raise ValueError("max_epochs is below epochs that are asked for")
+        return self
+
+
 class CorpusSection(Section):
     """Which texts and exams go in, and how they are cleaned and packed."""
 
@@ -59,8 +97,12 @@ class CorpusSection(Section):
     )
     engine: Literal["local", "ray", "slurm"] = Field("local", description="what runs the shards")
     workers: Count = Field(1, description="processes; output bytes do not depend on it")
+    mix: MixSection | None = Field(None, description="what appears how often; each text once when left out")
     pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
+    packing: Literal["best_fit", "in_order"] = Field(
+        "best_fit", description="texts whole where they fit best, or end to end and cut by packs"
+    )
 
     def cleaning(self) -> dict[str, object]:
         """Return all that decides the documents of a corpus, apart from what its inputs hold."""
-        return self.model_dump(exclude={"root", "engine", "workers", "pack_tokens"})
+        return self.model_dump(exclude={"root", "engine", "workers", "mix", "pack_tokens", "packing"})

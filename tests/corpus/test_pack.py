@@ -7,29 +7,31 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from polyclinic.corpus import fit
 from polyclinic.corpus.pack import (
     IGNORED,
     META,
     PADDING_LANGUAGE,
-    SHARD,
     UNKNOWN_FAMILY,
     LossOn,
     Packing,
     Specials,
-    encode,
-    fill,
     load_tokenizer,
     pack,
+    tokenise,
 )
-from polyclinic.corpus.tables import PACKS
+from polyclinic.corpus.shards import RECORDS, Shards, ShardWriter
+from polyclinic.corpus.tables import PACKS, read_rows
+from polyclinic.corpus.tokens import Store
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Silent
 from polyclinic.records import Document, Turn
@@ -71,10 +73,22 @@ def expected_tokens(document: Document) -> list[tuple[int, bool]]:
     return out
 
 
-def packed(found: Sequence[Document], folder: Path, length: int, loss_on: LossOn) -> list[dict[str, Any]]:
+def packed(
+    found: Sequence[Document], folder: Path, length: int, loss_on: LossOn, how: fit.How = "in_order"
+) -> list[dict[str, Any]]:
+    """Return the packs of documents in the order given, through the files that training reads."""
     tokenizer, specials = load_tokenizer(folder)
-    triples = [(d, *encode(d, tokenizer, specials.end, loss_on)) for d in found]
-    return list(fill(triples, length, specials.pad, PLACES.__getitem__))
+    with TemporaryDirectory() as place, Store(Path(place) / "store") as store:
+        groups = tokenise(found, tokenizer, specials, loss_on, store, Silent())
+        places = np.array([PLACES[group.language] for group in groups], dtype=np.int16)
+        with ShardWriter(Path(place), length, specials.pad, places) as writer:
+            for pieces in fit.planner(how)(np.arange(len(found)), store.lengths, length, fit.WINDOW):
+                writer.write(pieces, store)
+        return read(Path(place))
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    return [{name: column.tolist() for name, column in row.items()} for row in Shards(folder)]
 
 
 def flat(rows: Sequence[dict[str, Any]], name: str) -> list[int]:
@@ -160,12 +174,15 @@ def test_the_shard_holds_all_documents_in_an_order_of_the_seed(byte_tokenizer: P
         folder.mkdir()
         options = Packing(32, "all", seed)
         facts = pack(found, tokenizer, specials, lambda code: PLACES[code][1], folder, options, Silent())
-        rows = pq.read_table(folder / SHARD).to_pylist()
+        rows = read(folder)
         real = bytes(0 if t == END else t for t in flat(rows, "input_ids") if t != PAD)
         orders.append(real.decode().rstrip("\0").split("\0"))
-        assert facts == {"packs": len(rows), "tokens": len(real)}
+        padding = 32 * len(rows) - len(real)
+        assert facts == {"packs": len(rows), "tokens": len(real), "cut": 0, "padding": padding}
+        assert {p.name for p in folder.iterdir()} == {META, RECORDS, "packs-00000.arrow"}
     assert orders[0] == orders[1] != orders[2]
-    assert sha256_file(tmp_path / "a" / SHARD) == sha256_file(tmp_path / "b" / SHARD)
+    for name in (META, RECORDS, "packs-00000.arrow"):
+        assert sha256_file(tmp_path / "a" / name) == sha256_file(tmp_path / "b" / name)
     assert all(sorted(order) == sorted(d.text() for d in found) for order in orders)
 
 
@@ -174,10 +191,8 @@ def test_the_facts_beside_the_shard_name_languages_by_their_ids(byte_tokenizer: 
     tokenizer, specials = load_tokenizer(byte_tokenizer)
     options = Packing(16, "all", 0)
     pack(found, tokenizer, specials, lambda code: PLACES[code][1], tmp_path, options, Silent())
-    table, facts = pq.read_table(tmp_path / SHARD), read_json(tmp_path / META)
-    assert table.schema == PACKS
+    rows, facts = read(tmp_path), read_json(tmp_path / META)
     assert facts["languages"] == ["ar", "en", "zh"]
-    rows = table.to_pylist()
     pairs = set(zip(flat(rows, "language_ids"), flat(rows, "family_ids"), strict=True))
     assert pairs - {(PADDING_LANGUAGE, UNKNOWN_FAMILY)} == {(0, 0), (1, 300), (2, 2)}
     counted = {code: flat(rows, "language_ids").count(i) for i, code in enumerate(facts["languages"])}
