@@ -45,8 +45,9 @@ ALLOWED = {
     "listing": {"families", "languages"},
     "options": FLOOR,
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},
+    "commands_corpus": FLOOR | {"commands", "console", "corpus", "options"},
     "commands_train": FLOOR | {"commands", "console", "journey", "moe", "options", "train", "upcycle"},
-    "cli": {"arguments", "commands", "commands_train", "errors"},
+    "cli": {"arguments", "commands", "commands_corpus", "commands_train", "errors"},
 }
 
 

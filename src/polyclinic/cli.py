@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_train
+from polyclinic import commands, commands_corpus, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
@@ -49,6 +49,11 @@ def _stages(groups: Any) -> None:
     _out(built)
     inspect = _command(corpus, "inspect", commands.cmd_corpus_inspect, "print the data card of a built corpus")
     inspect.add_argument("folder", type=Path, metavar="DIR")
+    what = "what the mixture of a recipe makes of a built corpus"
+    _recipe_arguments(mix := _command(corpus, "mix", commands_corpus.cmd_corpus_mix, what))
+    mix.add_argument("--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run")
+    what = "count in its tokens (the run's; characters without one)"
+    mix.add_argument("--tokenizer", action=Once, type=Path, metavar="DIR", help=what)
     upcycle = _group(groups, "upcycle", "dense checkpoint to proven mixture")
     _upcycle_build(_command(upcycle, "build", commands.cmd_upcycle_build, "build a mixture and prove it"))
     verify = _command(upcycle, "verify", commands.cmd_upcycle_verify, "prove a mixture equal to its dense parent")

@@ -30,7 +30,7 @@ from polyclinic.corpus.pack import (
     tokenise,
 )
 from polyclinic.corpus.shards import RECORDS, Shards, ShardWriter
-from polyclinic.corpus.tables import PACKS, read_rows
+from polyclinic.corpus.tables import PACKS
 from polyclinic.corpus.tokens import Store
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Silent

@@ -79,7 +79,9 @@ def test_skipping_batches_is_continuing(packed: Path) -> None:
 
 def test_packs_are_the_rows_of_the_files(packed: Path) -> None:
     packs = Packs(packed)
-    rows = [row for path in sorted(packed.glob("packs-*")) for row in pa.ipc.open_file(str(path)).read_all().to_pylist()]
+    rows = [
+        row for path in sorted(packed.glob("packs-*")) for row in pa.ipc.open_file(str(path)).read_all().to_pylist()
+    ]
     assert len(packs) == len(rows) > 1
     for index, row in enumerate(rows):
         learned = [t if yes else -100 for t, yes in zip(row["input_ids"], row["learned"], strict=True)]

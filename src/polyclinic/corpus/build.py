@@ -20,6 +20,7 @@ from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, aske
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.executor import Task
 from polyclinic.corpus.inputs import Input, plan, wanted_languages
+from polyclinic.corpus.measures import medians
 from polyclinic.corpus.normalise import clean_question
 from polyclinic.corpus.select import Selecting, select
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
@@ -54,7 +55,8 @@ def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path
     questions = _questions(section, wanted)
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
     facts = {"rows_in": rows_in, "documents": kept, "questions": len(questions)}
-    write_card(folder, read_documents(folder), questions, rows_in, counts)
+    shown = {"wanted": list(wanted), "steps": _steps(cleaned, decided), "quality": _quality(inputs, place)}
+    write_card(folder, read_documents(folder), questions, rows_in, counts, shown)
     return {**facts, "counts": dict(sorted(counts.items()))}
 
 
@@ -110,6 +112,24 @@ def _counts(manifests: Iterable[dict[str, Any]]) -> Counter[str]:
     for manifest in manifests:
         total += Counter(manifest["facts"]["counts"])
     return total
+
+
+def _steps(cleaned: Facts, decided: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return rows in and out of each step over all shards, and of what was decided over all."""
+    out: dict[str, dict[str, Any]] = {}
+    for step in (step for manifest in cleaned for step in manifest["facts"]["steps"]):
+        one = out.setdefault(step["step"], {"step": step["step"], "rows_in": 0, "rows_out": 0, "counts": Counter()})
+        for key in ("rows_in", "rows_out"):
+            one[key] += step[key]
+        one["counts"].update(step["counts"])
+    rows, counts = decided["facts"]["rows"], decided["facts"]["counts"]
+    whole = {"step": "decide", "rows_in": rows, "rows_out": rows - sum(counts.values()), "counts": counts}
+    return [{**one, "counts": dict(sorted(one["counts"].items()))} for one in (*out.values(), whole)]
+
+
+def _quality(inputs: Sequence[Input], place: Path) -> dict[str, dict[str, float]]:
+    folders = [place / "clean" / item.name for item in inputs]
+    return medians(folders, [place / "decide" / "all" / f"{item.name}.parquet" for item in inputs])
 
 
 def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:

@@ -66,6 +66,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
     counts: Counter[str] = Counter()
     shown: Counter[tuple[str, str]] = Counter()
     rows_in = 0
+    flow: dict[str, Any] = {name: {"rows_in": 0, "rows_out": 0, "counts": Counter()} for name, _ in todo}
     with (
         Writer(folder / DOCUMENTS_FILE) as documents,
         Writer(folder / MARKS_FILE) as marks,
@@ -80,10 +81,14 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
                     raise PolyclinicError(name, "rows went uncounted", "report this")
                 dropped.write(examples(result.dropped, shown))
                 counts += result.counts
+                flow[name]["rows_in"] += batch.num_rows
+                flow[name]["rows_out"] += result.batch.num_rows
+                flow[name]["counts"] += result.counts
                 batch = result.batch
             documents.write(batch.select(DOCUMENTS.names))
             marks.write(batch.select([n for n in batch.schema.names if n in MARKS or n.startswith(MARK)]))
-    return {"rows_in": rows_in, "rows_out": documents.rows, "counts": dict(sorted(counts.items()))}
+    facts = {"rows_in": rows_in, "rows_out": documents.rows, "counts": dict(sorted(counts.items()))}
+    return {**facts, "steps": [{"step": name, **one} for name, one in flow.items()]}
 
 
 def examples(dropped: pa.RecordBatch, shown: Counter[tuple[str, str]]) -> pa.RecordBatch:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 How = Literal["best_fit", "in_order"]
-WINDOW = 1 << 22  # tokens that are packed together
+WINDOW = 1 << 20  # tokens that are packed together
 
 
 class Pieces(NamedTuple):

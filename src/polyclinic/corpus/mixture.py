@@ -128,7 +128,7 @@ def epochs(mix: Mixing, groups: Sequence[Group], experts: Sequence[int], tokens:
     wanted += fill(np.where(free, amounts, 0.0), limits, total)
     times = np.divide(wanted, tokens, out=np.zeros_like(wanted), where=tokens > 0)
     whole = np.rint(times)
-    return np.where(np.abs(times - whole) < 1e-9 * (1 + whole), whole, times)
+    return np.asarray(np.where(np.abs(times - whole) < 1e-9 * (1 + whole), whole, times))
 
 
 def fill(amounts: Reals, limits: Reals, budget: float) -> Reals:

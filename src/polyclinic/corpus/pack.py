@@ -7,10 +7,10 @@ is given. A piece of a document that is longer than a pack is a document of its 
 token of each carries no loss, since nothing of its own document stands before it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,16 @@ class Specials(NamedTuple):
 
     end: int
     pad: int
+
+
+class Sink(Protocol):
+    """What takes encoded documents: a token store, or what only measures them."""
+
+    def add(self, record: str, group: int, tokens: Sequence[int], labels: Sequence[int]) -> None:
+        """Append one document."""
+
+    def seal(self) -> None:
+        """End the adding."""
 
 
 class Packing(NamedTuple):
@@ -134,7 +144,7 @@ def tokenise(
     tokenizer: Tokenizer,
     specials: Specials,
     loss_on: LossOn,
-    store: Store,
+    store: Sink,
     progress: Progress,
 ) -> list[Group]:
     """Encode documents into a store, which is sealed; returns its groups by their numbers."""
