@@ -28,6 +28,9 @@ TABLES = (
     ("an entry of corpus.texts or corpus.exams", "Source"),
     ("corpus.dedup", "DedupSection"),
     ("corpus.decontaminate", "DecontaminateSection"),
+    ("corpus.mix", "MixSection"),
+    ("corpus.mix.weights", "MixWeights"),
+    ("an entry of corpus.mix.sources or categories", "Pace"),
     ("base", "BaseSection"),
     ("a training loop: base.from_scratch, train and specialise", "TrainingSection"),
     ("base.from_scratch, besides the loop", "ScratchSection"),
@@ -50,6 +53,8 @@ MEANINGS = {
     "Recipe.seed": "seed of everything drawn",
     "Recipe.corpus": "texts and exams",
     "CorpusSection.dedup": "duplicates, exact and near",
+    "CorpusSection.mix": "what appears how often; each text once when left out",
+    "MixSection.weights": "shares by source, category and language",
     "CorpusSection.decontaminate": "exam items in training text",
     "Recipe.base": "the dense parent",
     "Recipe.upcycle": "where the experts go",
@@ -94,6 +99,8 @@ def kind(schema: Mapping[str, Any]) -> str:
         return kind(next(s for s in schema["anyOf"] if s.get("type") != "null"))
     if "$ref" in schema:
         return "section"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if len(schema.get("enum", ())) > MANY:
         return "one of " + ", ".join(schema["enum"])
     if "enum" in schema:
@@ -105,6 +112,9 @@ def kind(schema: Mapping[str, Any]) -> str:
         return items + (f", at least {schema['minItems']}" if "minItems" in schema else "")
     if "pattern" in schema:
         return f"text, `{schema['pattern']}`"
+    values = schema.get("additionalProperties")
+    if isinstance(values, dict) and values.get("type") != "string":
+        return "entries by name" if "$ref" in values else f"{kind(values)}, by name"
     word = NAMES.get(schema["type"], schema["type"])
     bounds = [f"{sign} {schema[key]:.10g}" for key, sign in SIGNS.items() if key in schema]
     return f"{word} {', '.join(bounds)}".strip()

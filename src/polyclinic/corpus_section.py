@@ -61,15 +61,15 @@ class MixSection(Section):
     """How often each training document appears, and in what order."""
 
     preset: Literal["apollo"] | None = Field(
-        None, description="epochs and priority of the paper: text-derived 1 and 16, all else 2 and 2"
+        None, description="the paper's: text-derived 1 epoch, priority 16; others 2 and 2"
     )
-    sources: dict[str, Pace] = Field({}, description="epochs and priority by source; over categories")
-    categories: dict[str, Pace] = Field({}, description="epochs and priority by category; over the preset")
+    sources: dict[str, Pace] = Field({}, description="epochs and priority by source")
+    categories: dict[str, Pace] = Field({}, description="the same by category, where no source says")
     weights: MixWeights = Field(MixWeights(), description="shares by source, category and language")
     temperature: Positive = Field(1.0, description="languages get shares n^(1/T) of their tokens n")
-    tokens: Count | None = Field(None, description="all text together; as much as the epochs give when left out")
+    tokens: Count | None = Field(None, description="of all text; what the epochs give when left out")
     family_tokens: Count | None = Field(None, description="budget of each family")
-    families: dict[str, Count] = Field({}, description="budget by family, by its name or a language of it")
+    families: dict[str, Count] = Field({}, description="the same by name of a family")
     max_epochs: Positive = Field(4.0, description="no text appears more often, whatever its budget")
 
     @model_validator(mode="after")
@@ -99,9 +99,7 @@ class CorpusSection(Section):
     workers: Count = Field(1, description="processes; output bytes do not depend on it")
     mix: MixSection | None = Field(None, description="what appears how often; each text once when left out")
     pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
-    packing: Literal["best_fit", "in_order"] = Field(
-        "best_fit", description="texts whole where they fit best, or end to end and cut by packs"
-    )
+    packing: Literal["best_fit", "in_order"] = Field("best_fit", description="texts whole, or end to end and cut")
 
     def cleaning(self) -> dict[str, object]:
         """Return all that decides the documents of a corpus, apart from what its inputs hold."""

@@ -70,7 +70,10 @@ def figures(card: Mapping[str, Any], preset: Preset, packs: Mapping[str, Any] | 
     ranked = sorted(of_family.items(), key=lambda pair: (-sum(n for _, n in pair[1]), pair[0]))
     groups = [(name, sorted(rows, key=lambda row: (-row[1], row[0]))) for name, rows in ranked]
     what = "training text as packed" if packs else "all text"
-    return figure(ring(by_category, f"Share of each category in {unit}"), f"Categories: {what}, in {unit}.") + figure(
+    shares = ""
+    if len(by_category) > 1:  # one category is no share of anything
+        shares = figure(ring(by_category, f"Share of each category in {unit}"), f"Categories: {what}, in {unit}.")
+    return shares + figure(
         bars(groups, unit, f"{unit} of each language"), f"Languages by family of preset {preset.name}: {what}."
     )
 

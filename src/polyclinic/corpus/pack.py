@@ -8,6 +8,7 @@ token of each carries no loss, since nothing of its own document stands before i
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -189,7 +190,8 @@ def pack(
             dtype=np.int16,
         )
         laid = _lay(folder, store, drawn.stream, places, specials, options, progress)
-    (folder / SCRATCH).rmdir()
+    with suppress(OSError):  # in a run's folder it holds the mark of the step, too
+        (folder / SCRATCH).rmdir()
     placed = sum(tokens.values())
     if laid["tokens"] != placed:
         raise PolyclinicError(folder, f"{placed} tokens in, {laid['tokens']} in packs", "report this")
