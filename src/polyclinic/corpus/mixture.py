@@ -78,7 +78,7 @@ def check_names(section: MixSection | None, sources: Sequence[str], categories: 
 def names(corpus: Path) -> tuple[list[str], list[str]]:
     """Return the sources and categories of a built corpus, from its card."""
     card = read_json(corpus / "card.json")
-    return [row["source"] for row in card["sources"]], [row["category"] for row in card["categories"]]
+    return [row["source"] for row in card["sources"]], [row["category"] for row in card.get("categories", ())]
 
 
 def _known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
