@@ -22,7 +22,11 @@ from polyclinic.recipe import Recipe, load_recipe, override, substitute, validat
 WHOLE: dict[str, Any] = {
     "name": "whole",
     "seed": 1,
-    "corpus": {"texts": [{"starter": True}], "exams": [{"starter": True}]},
+    "corpus": {
+        "texts": [{"starter": True}],
+        "exams": [{"starter": True}],
+        "mix": {"sources": {"some": {}}, "categories": {"some": {}}},
+    },
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},
     "train": {"steps": 1, "lora": {}},
@@ -36,7 +40,7 @@ def fields(model: type[BaseModel] = Recipe, path: tuple[str | int, ...] = ()) ->
     """Yield the path and the annotation of every setting of a recipe, sections walked into."""
     for name, field in model.model_fields.items():
         inner = [t for t in leaves(field.annotation) if issubclass(t, BaseModel)]
-        listed = (0,) if typing.get_origin(field.annotation) is list else ()
+        listed = {list: (0,), dict: ("some",)}.get(typing.get_origin(field.annotation), ())
         yield from fields(inner[0], (*path, name, *listed)) if inner else [((*path, name), field.annotation)]
 
 
@@ -61,7 +65,9 @@ def given_at(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
 
 
 ALL = [path for path, _ in fields()]
-LISTS = [path for path, kind in fields() if list in {typing.get_origin(k) for k in (kind, *typing.get_args(kind))}]
+LISTS = [
+    path for path, kind in fields() if {list, dict} & {typing.get_origin(k) for k in (kind, *typing.get_args(kind))}
+]
 NUMBERS = [path for path, kind in fields() if {int, float} & set(leaves(kind)) and path not in LISTS]
 FLOATS = [path for path, kind in fields() if float in leaves(kind)]
 TEXTS = [path for path, kind in fields() if leaves(kind) in ([str], [str, type(None)])]
@@ -178,7 +184,7 @@ def test_a_base_of_ones_own_may_have_a_shared_expert_and_the_width_is_that_of_th
 def test_a_recipe_cannot_be_changed_after_reading(path: tuple[str | int, ...]) -> None:
     inner: Any = validate(WHOLE, "here")
     for part in path[:-1]:
-        inner = inner[part] if isinstance(part, int) else getattr(inner, part)
+        inner = inner[part] if isinstance(inner, list | dict) else getattr(inner, str(part))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(inner, str(path[-1]), None)
 

@@ -1,5 +1,6 @@
 """The card as a page and as a dataset's README: figures are those of the card, nothing is fetched, gaps are said."""
 
+import itertools
 import re
 from collections import Counter
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_steps_show_their_drops_and_agree_with_the_whole(built: Path) -> None:
     card = read_json(built / "card.json")
     steps = card["steps"]
     assert steps[0]["rows_in"] == card["rows_in"]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in itertools.pairwise(steps):
         dropped = sum(n for reason, n in before["counts"].items() if reason.startswith("dropped"))
         assert before["rows_in"] - dropped == before["rows_out"] == after["rows_in"]
     assert steps[-1]["rows_out"] == sum(1 for _ in read_documents(built))

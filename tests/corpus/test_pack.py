@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from polyclinic.corpus import fit
+from polyclinic.corpus import fit, shards
+from polyclinic.corpus.mixture import Mixing
 from polyclinic.corpus.pack import (
     IGNORED,
     META,
@@ -30,8 +31,9 @@ from polyclinic.corpus.pack import (
     tokenise,
 )
 from polyclinic.corpus.shards import RECORDS, Shards, ShardWriter
-from polyclinic.corpus.tables import PACKS
+from polyclinic.corpus.tables import PACKS, read_rows
 from polyclinic.corpus.tokens import Store
+from polyclinic.corpus_section import MixSection
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Silent
 from polyclinic.records import Document, Turn
@@ -225,3 +227,73 @@ def test_padding_falls_back_to_the_end_token(byte_tokenizer: Path, tmp_path: Pat
     tokenizer, specials = load_tokenizer(tmp_path)
     assert specials == Specials(END, END)
     assert isinstance(tokenizer, Tokenizer)
+
+
+@settings(deadline=None, max_examples=30)
+@given(found=documents, length=st.integers(2, 40))
+def test_best_fit_keeps_documents_whole_where_a_pack_has_room_for_them(
+    found: list[Document], length: int, byte_tokenizer: Path
+) -> None:
+    pieces = []
+    for row in packed(found, byte_tokenizer, length, "all", "best_fit"):
+        starts = [i for i, place in enumerate(row["position_ids"]) if place == 0]
+        for a, b in zip(starts, [*starts[1:], length], strict=True):
+            if row["language_ids"][a] != PADDING_LANGUAGE:
+                assert (len({*row["language_ids"][a:b]}), len({*row["family_ids"][a:b]})) == (1, 1)
+                pieces.append((row["language_ids"][a], tuple(row["input_ids"][a:b]), tuple(row["labels"][a:b])))
+    expected = []
+    for d in found:
+        tokens = [token for token, _ in expected_tokens(d)]
+        cut = [tokens[i : i + length] for i in range(0, len(tokens), length)]
+        expected += [(PLACES[d.language][0], tuple(piece), (IGNORED, *piece[1:])) for piece in cut]
+    assert sorted(pieces) == sorted(expected)
+
+
+def test_a_tokenizer_file_that_asks_for_cuts_or_padding_gets_neither(byte_tokenizer: Path, tmp_path: Path) -> None:
+    tokenizer, _ = load_tokenizer(byte_tokenizer)
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=50)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_bytes((byte_tokenizer / "tokenizer_config.json").read_bytes())
+    texts = ["a" * 20, "b" * 3]
+    (row,) = packed([document("en", [("text", text)]) for text in texts], tmp_path, 25, "all")
+    assert row["input_ids"] == [*b"a" * 20, END, *b"bbb", END]
+
+
+def test_shards_hold_a_fixed_number_of_packs_and_batches_change_nothing(
+    byte_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [document("en", [("text", "x" * n)]) for n in range(1, 60)]
+    tokenizer, specials = load_tokenizer(byte_tokenizer)
+    read_back = []
+    for name, shard_tokens, batch_tokens in (("one", 1 << 24, 1 << 18), ("many", 16 * 7, 16 * 3)):
+        monkeypatch.setattr(shards, "SHARD_TOKENS", shard_tokens)
+        monkeypatch.setattr(shards, "BATCH_TOKENS", batch_tokens)
+        (tmp_path / name).mkdir()
+        pack(found, tokenizer, specials, lambda code: 0, tmp_path / name, Packing(16, "all", 3), Silent())
+        read_back.append(read(tmp_path / name))
+    assert read_back[0] == read_back[1]
+    rows = len(read_back[0])
+    assert len(list((tmp_path / "many").glob("packs-*.arrow"))) == -(-rows // 7) > 3
+    noted = [row["pack"] for row in read_rows(tmp_path / "many" / RECORDS)]
+    assert noted == sorted(noted)
+    assert set(noted) == set(range(rows))
+
+
+def test_a_mixture_repeats_documents_and_says_so(byte_tokenizer: Path, tmp_path: Path) -> None:
+    found = [
+        Document(f"{i}", "en", source, "l", f"{i}", (Turn("text", f"text {i}"),)) for i, source in enumerate("aab")
+    ]
+    tokenizer, specials = load_tokenizer(byte_tokenizer)
+    section = MixSection.model_validate({"sources": {"a": {"epochs": 3.0, "priority": 9.0}}})
+    options = Packing(16, "all", 0, mix=Mixing(section, {}))
+    pack(found, tokenizer, specials, lambda code: 5, tmp_path, options, Silent())
+    facts = read_json(tmp_path / META)
+    ids = [row["id"] for row in read_rows(tmp_path / RECORDS)]
+    assert sorted(ids) == ["0"] * 3 + ["1"] * 3 + ["2"]
+    assert facts["ordered"]
+    assert facts["tokens"] == {"en": 7 * 7}
+    counted = [
+        (row["source"], row["documents"], row["tokens"], row["appearances"], row["packed"]) for row in facts["groups"]
+    ]
+    assert counted == [("a", 2, 14, 6, 42), ("b", 1, 7, 1, 7)]
