@@ -35,6 +35,9 @@ TABLES = (
     ("corpus.quality.ordinary", "OrdinarySection"),
     ("an entry of corpus.quality.per_language", "LanguageQualitySection"),
     ("limits and ordinary of such an entry", "MeasuresSection"),
+    ("corpus.mix", "MixSection"),
+    ("corpus.mix.weights", "MixWeights"),
+    ("an entry of corpus.mix.sources or categories", "Pace"),
     ("base", "BaseSection"),
     ("a training loop: base.from_scratch, train and specialise", "TrainingSection"),
     ("base.from_scratch, besides the loop", "ScratchSection"),
@@ -58,7 +61,9 @@ MEANINGS = {
     "Recipe.seed": "seed of everything drawn",
     "Recipe.corpus": "texts and exams",
     "CorpusSection.licences": "which licences text may have",
+    "CorpusSection.mix": "what appears how often; each text once when left out",
     "CorpusSection.dedup": "duplicates, exact and near",
+    "MixSection.weights": "shares by source, category and language",
     "CorpusSection.decontaminate": "exam items in training text",
     "CorpusSection.quality": "what is too short, repetitive or odd",
     "QualitySection.limits": "what lies outside goes at once",
@@ -111,24 +116,32 @@ def kind(schema: Mapping[str, Any]) -> str:
         return kind(next(s for s in schema["anyOf"] if s.get("type") != "null"))
     if "$ref" in schema:
         return "section"
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if len(schema.get("enum", ())) > MANY:
         return "one of " + ", ".join(schema["enum"])
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "array":
-        if "anyOf" in schema["items"]:
-            return "`[low, high]`"
-        items = "list of entries" if "$ref" in schema["items"] else "list of text"
-        if "enum" in schema["items"]:
-            items = f"list of {', '.join(schema['items']['enum'])}"
-        return items + (f", at least {schema['minItems']}" if "minItems" in schema else "")
+        return kind_of_list(schema)
     if "pattern" in schema:
         return f"text, `{schema['pattern']}`"
-    if "$ref" in schema.get("additionalProperties", {}):
-        return "entries by name"
+    values = schema.get("additionalProperties")
+    if isinstance(values, dict) and values.get("type") != "string":
+        return "entries by name" if "$ref" in values else f"{kind(values)}, by name"
     word = NAMES.get(schema["type"], schema["type"])
     bounds = [f"{sign} {schema[key]:.10g}" for key, sign in SIGNS.items() if key in schema]
     return f"{word} {', '.join(bounds)}".strip()
+
+
+def kind_of_list(schema: Mapping[str, Any]) -> str:
+    """Return what a list holds in words."""
+    if "anyOf" in schema["items"]:
+        return "`[low, high]`"
+    items = "list of entries" if "$ref" in schema["items"] else "list of text"
+    if "enum" in schema["items"]:
+        items = f"list of {', '.join(schema['items']['enum'])}"
+    return items + (f", at least {schema['minItems']}" if "minItems" in schema else "")
 
 
 def default(key: str, schema: Mapping[str, Any], required: Iterable[str]) -> str:

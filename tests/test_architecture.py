@@ -37,7 +37,7 @@ ALLOWED = {
     "upcycle": FLOOR | {"moe"},
     "analyse": FLOOR | {"moe"},
     "evaluate": FLOOR | {"moe"},
-    "train": FLOOR | {"moe", "corpus.pack", "corpus.tables"},
+    "train": FLOOR | {"moe", "corpus.pack", "corpus.shards"},
     "page": FLOOR | {"corpus"},
     "ablation": FLOOR | {"corpus", "evaluate", "train"},
     "ablation_report": FLOOR,

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pyarrow.parquet import read_table
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import polyclinic
@@ -20,6 +19,7 @@ from polyclinic import cli, commands, errors
 from polyclinic.cli import main
 from polyclinic.corpus import pack as packing
 from polyclinic.corpus.build import read_documents
+from polyclinic.corpus.shards import Shards
 from polyclinic.families import fifty, load_preset
 from polyclinic.progress import Silent
 
@@ -406,9 +406,9 @@ def test_a_new_language_is_built_packed_and_counted_with_no_file_changed_but_the
     packs.mkdir()
     expert_of = load_preset("mine.yaml").expert_of
     packing.pack(documents, words, packing.Specials(1, 2), expert_of, packs, packing.Packing(16, "all", 0), Silent())
-    row = read_table(packs / packing.SHARD).to_pylist()[0]
+    row = Shards(packs)[0]
     codes = json.loads((packs / packing.META).read_text())["languages"]
-    places = list(zip(row["language_ids"], row["family_ids"], strict=True))
+    places = list(zip(row["language_ids"].tolist(), row["family_ids"].tolist(), strict=True))
     # Words and an end; French, which the preset does not list, stands beside Romanian.
     counts = {code: len(text.split()) + 1 for code, text in texts.items()}
     for code, expert in (("en", 0), ("ro", 1), ("fr", 1)):

@@ -228,7 +228,7 @@ def test_the_base_of_a_finished_run_is_used_again(walk: tuple[Path, Summary], tm
     recipe = small.recipe(base={"run": str(walk[0])})
     summary = run(recipe, tmp_path / "run", Silent())
     assert summary.did == STEPS
-    for name in ("tokenizer/tokenizer.json", "packed/packs-00000.parquet", "train/model.safetensors"):
+    for name in ("tokenizer/tokenizer.json", "packed/packs-00000.arrow", "train/model.safetensors"):
         assert digest(tmp_path / "run" / name) == digest(walk[0] / name)
     assert not list((tmp_path / "run" / "base").glob("*.safetensors"))
     assert walked_again(tmp_path / "run", recipe) == []

@@ -26,6 +26,7 @@ WHOLE: dict[str, Any] = {
         "texts": [{"starter": True}],
         "exams": [{"starter": True}],
         "quality": {"per_language": {"th": {}}, "difficulty": "difficulty.parquet"},
+        "mix": {"sources": {"some": {}}, "categories": {"some": {}}},
     },
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},
@@ -66,7 +67,9 @@ def given_at(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
 
 
 ALL = [path for path, _ in fields()]
-LISTS = [path for path, kind in fields() if list in {typing.get_origin(k) for k in (kind, *typing.get_args(kind))}]
+LISTS = [
+    path for path, kind in fields() if {list, dict} & {typing.get_origin(k) for k in (kind, *typing.get_args(kind))}
+]
 NUMBERS = [path for path, kind in fields() if {int, float} & set(leaves(kind)) and path not in LISTS]
 FLOATS = [path for path, kind in fields() if float in leaves(kind)]
 TEXTS = [path for path, kind in fields() if leaves(kind) in ([str], [str, type(None)])]
@@ -183,7 +186,7 @@ def test_a_base_of_ones_own_may_have_a_shared_expert_and_the_width_is_that_of_th
 def test_a_recipe_cannot_be_changed_after_reading(path: tuple[str | int, ...]) -> None:
     inner: Any = validate(WHOLE, "here")
     for part in path[:-1]:
-        inner = inner[part] if isinstance(inner, list | dict) else getattr(inner, part)
+        inner = inner[part] if isinstance(inner, list | dict) else getattr(inner, str(part))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(inner, str(path[-1]), None)
 

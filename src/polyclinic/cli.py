@@ -105,6 +105,11 @@ def _corpus(corpus: Any) -> None:
     _out(shard)
     inspect = _command(corpus, "inspect", commands_corpus.cmd_corpus_inspect, "print the data card of a built corpus")
     inspect.add_argument("folder", type=Path, metavar="DIR")
+    what = "what the mixture of a recipe makes of a built corpus"
+    _recipe_arguments(mix := _command(corpus, "mix", commands_corpus.cmd_corpus_mix, what))
+    mix.add_argument("--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run")
+    what = "count in its tokens (the run's; characters without one)"
+    mix.add_argument("--tokenizer", action=Once, type=Path, metavar="DIR", help=what)
     what = "show what was kept and dropped of one language, and why"
     inspect.add_argument("--language", action=Once, type=word, metavar="CODE", help=what)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polyclinic.sections import Count, Fraction, NonNegative, Section
+from polyclinic.sections import Count, Fraction, NonNegative, Positive, Section
 
 
 class Source(Section):
@@ -78,7 +78,7 @@ class DecontaminateSection(Section):
 
 
 # What only the whole corpus is decided by; an input's own source stands in its own key.
-_ELSEWHERE = ("root", "engine", "workers", "pack_tokens")
+_ELSEWHERE = ("root", "engine", "workers", "mix", "pack_tokens", "packing")
 _OVER_ALL = {"texts", "exams", "languages", "held_out", "validation"}
 Ends = list[NonNegative | None]
 
@@ -178,6 +178,44 @@ class QualitySection(Section):
         return self
 
 
+class MixWeights(Section):
+    """Shares by name, relative to 1 for what is not named; 0 leaves it out."""
+
+    sources: dict[str, NonNegative] = Field({}, description="by source")
+    categories: dict[str, NonNegative] = Field({}, description="by category")
+    languages: dict[str, NonNegative] = Field({}, description="by language, after the temperature")
+
+
+class Pace(Section):
+    """How often some text appears, and how early."""
+
+    epochs: Positive = Field(1.0, description="times that it appears")
+    priority: Positive = Field(1.0, description="larger comes earlier: weight in one draw over all text")
+
+
+class MixSection(Section):
+    """How often each training document appears, and in what order."""
+
+    preset: Literal["apollo"] | None = Field(
+        None, description="the paper's: text-derived 1 epoch, priority 16; others 2 and 2"
+    )
+    sources: dict[str, Pace] = Field({}, description="epochs and priority by source")
+    categories: dict[str, Pace] = Field({}, description="the same by category, where no source says")
+    weights: MixWeights = Field(MixWeights(), description="shares by source, category and language")
+    temperature: Positive = Field(1.0, description="languages get shares n^(1/T) of their tokens n")
+    tokens: Count | None = Field(None, description="of all text; what the epochs give when left out")
+    family_tokens: Count | None = Field(None, description="budget of each family")
+    families: dict[str, Count] = Field({}, description="the same by name of a family")
+    max_epochs: Positive = Field(4.0, description="no text appears more often, whatever its budget")
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        asked = [pace.epochs for pace in (*self.sources.values(), *self.categories.values())]
+        if max([*asked, 2.0 if self.preset else 1.0]) > self.max_epochs:
+            raise ValueError("max_epochs is below epochs that are asked for")
+        return self
+
+
 class CorpusSection(Section):
     """Which texts and exams go in, and how they are cleaned and packed."""
 
@@ -197,7 +235,9 @@ class CorpusSection(Section):
     quality: QualitySection | None = None
     engine: Literal["local", "ray", "slurm"] = Field("local", description="what runs the shards")
     workers: Count = Field(1, description="processes; output bytes do not depend on it")
+    mix: MixSection | None = None
     pack_tokens: Annotated[int, Field(ge=16, strict=True)] = Field(256, description="tokens per pack")
+    packing: Literal["best_fit", "in_order"] = Field("best_fit", description="texts whole, or end to end and cut")
 
     def cleaning(self) -> dict[str, object]:
         """Return all that decides the documents of a corpus, apart from what its inputs and other files hold."""
@@ -205,7 +245,7 @@ class CorpusSection(Section):
 
     def cleaning_alone(self) -> dict[str, object]:
         """Return what decides how an input is cleaned on its own, whatever the others hold."""
-        return self._told({**dict.fromkeys(_OVER_ALL, True), "quality": {"percentiles", "min_documents"}})
+        return self._told({**dict.fromkeys(_OVER_ALL, True), "quality": {"percentiles", "ordinary", "min_documents"}})
 
     def _told(self, apart: dict[str, Any]) -> dict[str, object]:
         # What files hold enters keys by their digests; where they lie decides nothing.

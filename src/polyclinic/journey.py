@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
+from polyclinic.corpus import mixture
 from polyclinic.corpus import pack as packing
 from polyclinic.corpus.inputs import plan, plan_all, wanted_languages
 from polyclinic.corpus.phases import key as corpus_key
@@ -149,8 +150,11 @@ class Journey:
     def pack(self, name: str, loss_on: packing.LossOn, split: str = "train", expert: int | None = None) -> None:
         """Tokenise and pack the documents of a split, all or those of one expert's languages."""
         section = self._recipe.corpus
+        mixed = section.mix if split == "train" else None
         key = {
             "pack_tokens": section.pack_tokens,
+            "packing": section.packing,
+            "mix": mixed and mixed.model_dump(),
             "loss_on": loss_on,
             "split": split,
             "families": _preset_facts(self._preset),
@@ -161,7 +165,9 @@ class Journey:
 
         def work(folder: Path) -> Mapping[str, Any]:
             tokenizer, specials = packing.load_tokenizer(self._folder("tokenizer"))
-            options = packing.Packing(section.pack_tokens, loss_on, self._recipe.seed)
+            mixture.check_names(mixed, *mixture.names(self._folder("corpus")))
+            mix = mixture.mixing(mixed, self._preset, wanted_languages(section))
+            options = packing.Packing(section.pack_tokens, loss_on, self._recipe.seed, section.packing, mix)
             documents = (d for d in self._documents(split) if expert in (None, place(d.language)))
             return packing.pack(documents, tokenizer, specials, place, folder, options, self._progress)
 
@@ -369,6 +375,7 @@ def check(recipe: Recipe) -> None:
     expert = chosen_expert(recipe.train, {f.name: f.languages for f in preset.families}, expert_of)
     check_has_text(recipe.train, expert, expert_of.values())
     check_routers_learn(recipe.train, recipe.upcycle.top_k, recipe.upcycle.norm_topk_prob)
+    mixture.mixing(section.mix, preset, wanted)
     plan(section, section.texts)
     plan(section, section.exams)
 

@@ -8,6 +8,7 @@ is a question of safety.
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib import resources
 from typing import NamedTuple
 
 from polyclinic.languages import Language
@@ -21,6 +22,10 @@ QUANTITY = re.compile(
     rf"{_NUMBER}(?:[^\S\n]?[-‐‑–−/:×][^\S\n]?{_NUMBER})*"
     r"(?:[^\S\n]?(?:°(?:[^\S\n]?[CF])?|[%‰٪]|mm[^\S\n]Hg|[A-Za-zµμ]+[²³]?(?:/[A-Za-zµμ]+[²³]?)*(?!\w)))?"
 )
+
+
+# Nothing may be fetched, not even by a style; a page is one file.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 class Fragment(NamedTuple):
@@ -94,3 +99,15 @@ def figure(svg: str, caption: str) -> str:
 def details(summary: str, html: str) -> str:
     """Return a part that is folded until the reader opens it."""
     return f"<details><summary>{escape(summary)}</summary>{html}</details>"
+
+
+def whole(title: str, html: str) -> str:
+    """Return one file of HTML: head, style, heading, and what is given below it."""
+    css = resources.files("polyclinic.data").joinpath("report.css").read_text("utf-8")
+    return (
+        '<!doctype html><html lang="en" dir="ltr"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{css}</style></head><body>"
+        f"<h1>{escape(title)}</h1>{html}</body></html>\n"
+    )

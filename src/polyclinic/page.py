@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from polyclinic.corpus import starter
 from polyclinic.languages import language
-from polyclinic.markup import Fragment, details, facts, native
+from polyclinic.markup import Fragment, details, facts, native, whole
 
 INTRO = (
     "This model is one house with many specialists: in its last layers it has several experts, and each family of "
@@ -23,26 +22,19 @@ ABLATION_INTRO = (
     "Which text is worth what: small models that differ only in what they were tuned on, scored on text none of them "
     "saw. This page says what the text of each language and of each category does."
 )
-# Nothing may be fetched, not even by a style; the page is one file.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def page(name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], recipe: Mapping[str, Any]) -> str:
     """Return the whole page."""
     intro = DENSE_INTRO if recipe.get("baseline") == "dense" else INTRO
     intro = ABLATION_INTRO if recipe.get("ablate") else intro
-    css = resources.files("polyclinic.data").joinpath("report.css").read_text("utf-8")
     sections = "".join(
         f'<section><h2>{escape(f.title)}</h2><p class="lead">{escape(f.lead)}</p>{f.html}</section>' for f in fragments
     )
     settings = details("The whole recipe", f"<pre>{escape(json.dumps(recipe, indent=1, ensure_ascii=False))}</pre>")
-    return (
-        '<!doctype html><html lang="en" dir="ltr"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Polyclinic: {escape(name)}</title><style>{css}</style></head><body>"
-        f"<h1>Polyclinic: {escape(name)}</h1><p>{intro}</p>{notice()}{facts(cards)}{sections}"
-        f"<section><h2>Settings</h2>{settings}</section></body></html>\n"
+    return whole(
+        f"Polyclinic: {name}",
+        f"<p>{intro}</p>{notice()}{facts(cards)}{sections}<section><h2>Settings</h2>{settings}</section>",
     )
 
 

@@ -39,7 +39,7 @@ def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, li
         *([stage_report.fragment(run, routing)] if recipe.specialise else []),
         train.fragment(run / "train", routing),
         *([] if dense else [upcycle.fragment(facts["upcycle"])]),
-        corpus.fragment(run / "corpus"),
+        corpus.fragment(run / "corpus", read_json(run / "packed" / "packs.json"), load_preset(recipe.upcycle.families)),
     ]
     pairs = headline(scores, routing)
     if recipe.baseline != "none":

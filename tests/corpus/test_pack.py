@@ -7,29 +7,33 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow.parquet as pq
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from polyclinic.corpus import fit, shards
+from polyclinic.corpus.mixture import Mixing
 from polyclinic.corpus.pack import (
     IGNORED,
     META,
     PADDING_LANGUAGE,
-    SHARD,
     UNKNOWN_FAMILY,
     LossOn,
     Packing,
     Specials,
-    encode,
-    fill,
     load_tokenizer,
     pack,
+    tokenise,
 )
-from polyclinic.corpus.tables import PACKS
+from polyclinic.corpus.shards import RECORDS, Shards, ShardWriter
+from polyclinic.corpus.tables import PACKS, read_rows
+from polyclinic.corpus.tokens import Store
+from polyclinic.corpus_section import MixSection
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Silent
 from polyclinic.records import Document, Turn
@@ -71,10 +75,22 @@ def expected_tokens(document: Document) -> list[tuple[int, bool]]:
     return out
 
 
-def packed(found: Sequence[Document], folder: Path, length: int, loss_on: LossOn) -> list[dict[str, Any]]:
+def packed(
+    found: Sequence[Document], folder: Path, length: int, loss_on: LossOn, how: fit.How = "in_order"
+) -> list[dict[str, Any]]:
+    """Return the packs of documents in the order given, through the files that training reads."""
     tokenizer, specials = load_tokenizer(folder)
-    triples = [(d, *encode(d, tokenizer, specials.end, loss_on)) for d in found]
-    return list(fill(triples, length, specials.pad, PLACES.__getitem__))
+    with TemporaryDirectory() as place, Store(Path(place) / "store") as store:
+        groups = tokenise(found, tokenizer, specials, loss_on, store, Silent())
+        places = np.array([PLACES[group.language] for group in groups], dtype=np.int16)
+        with ShardWriter(Path(place), length, specials.pad, places) as writer:
+            for pieces in fit.planner(how)(np.arange(len(found)), store.lengths, length, fit.WINDOW):
+                writer.write(pieces, store)
+        return read(Path(place))
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    return [{name: column.tolist() for name, column in row.items()} for row in Shards(folder)]
 
 
 def flat(rows: Sequence[dict[str, Any]], name: str) -> list[int]:
@@ -160,12 +176,15 @@ def test_the_shard_holds_all_documents_in_an_order_of_the_seed(byte_tokenizer: P
         folder.mkdir()
         options = Packing(32, "all", seed)
         facts = pack(found, tokenizer, specials, lambda code: PLACES[code][1], folder, options, Silent())
-        rows = pq.read_table(folder / SHARD).to_pylist()
+        rows = read(folder)
         real = bytes(0 if t == END else t for t in flat(rows, "input_ids") if t != PAD)
         orders.append(real.decode().rstrip("\0").split("\0"))
-        assert facts == {"packs": len(rows), "tokens": len(real)}
+        padding = 32 * len(rows) - len(real)
+        assert facts == {"packs": len(rows), "tokens": len(real), "cut": 0, "padding": padding}
+        assert {p.name for p in folder.iterdir()} == {META, RECORDS, "packs-00000.arrow"}
     assert orders[0] == orders[1] != orders[2]
-    assert sha256_file(tmp_path / "a" / SHARD) == sha256_file(tmp_path / "b" / SHARD)
+    for name in (META, RECORDS, "packs-00000.arrow"):
+        assert sha256_file(tmp_path / "a" / name) == sha256_file(tmp_path / "b" / name)
     assert all(sorted(order) == sorted(d.text() for d in found) for order in orders)
 
 
@@ -174,10 +193,8 @@ def test_the_facts_beside_the_shard_name_languages_by_their_ids(byte_tokenizer: 
     tokenizer, specials = load_tokenizer(byte_tokenizer)
     options = Packing(16, "all", 0)
     pack(found, tokenizer, specials, lambda code: PLACES[code][1], tmp_path, options, Silent())
-    table, facts = pq.read_table(tmp_path / SHARD), read_json(tmp_path / META)
-    assert table.schema == PACKS
+    rows, facts = read(tmp_path), read_json(tmp_path / META)
     assert facts["languages"] == ["ar", "en", "zh"]
-    rows = table.to_pylist()
     pairs = set(zip(flat(rows, "language_ids"), flat(rows, "family_ids"), strict=True))
     assert pairs - {(PADDING_LANGUAGE, UNKNOWN_FAMILY)} == {(0, 0), (1, 300), (2, 2)}
     counted = {code: flat(rows, "language_ids").count(i) for i, code in enumerate(facts["languages"])}
@@ -210,3 +227,73 @@ def test_padding_falls_back_to_the_end_token(byte_tokenizer: Path, tmp_path: Pat
     tokenizer, specials = load_tokenizer(tmp_path)
     assert specials == Specials(END, END)
     assert isinstance(tokenizer, Tokenizer)
+
+
+@settings(deadline=None, max_examples=30)
+@given(found=documents, length=st.integers(2, 40))
+def test_best_fit_keeps_documents_whole_where_a_pack_has_room_for_them(
+    found: list[Document], length: int, byte_tokenizer: Path
+) -> None:
+    pieces = []
+    for row in packed(found, byte_tokenizer, length, "all", "best_fit"):
+        starts = [i for i, place in enumerate(row["position_ids"]) if place == 0]
+        for a, b in zip(starts, [*starts[1:], length], strict=True):
+            if row["language_ids"][a] != PADDING_LANGUAGE:
+                assert (len({*row["language_ids"][a:b]}), len({*row["family_ids"][a:b]})) == (1, 1)
+                pieces.append((row["language_ids"][a], tuple(row["input_ids"][a:b]), tuple(row["labels"][a:b])))
+    expected = []
+    for d in found:
+        tokens = [token for token, _ in expected_tokens(d)]
+        cut = [tokens[i : i + length] for i in range(0, len(tokens), length)]
+        expected += [(PLACES[d.language][0], tuple(piece), (IGNORED, *piece[1:])) for piece in cut]
+    assert sorted(pieces) == sorted(expected)
+
+
+def test_a_tokenizer_file_that_asks_for_cuts_or_padding_gets_neither(byte_tokenizer: Path, tmp_path: Path) -> None:
+    tokenizer, _ = load_tokenizer(byte_tokenizer)
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=50)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_bytes((byte_tokenizer / "tokenizer_config.json").read_bytes())
+    texts = ["a" * 20, "b" * 3]
+    (row,) = packed([document("en", [("text", text)]) for text in texts], tmp_path, 25, "all")
+    assert row["input_ids"] == [*b"a" * 20, END, *b"bbb", END]
+
+
+def test_shards_hold_a_fixed_number_of_packs_and_batches_change_nothing(
+    byte_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [document("en", [("text", "x" * n)]) for n in range(1, 60)]
+    tokenizer, specials = load_tokenizer(byte_tokenizer)
+    read_back = []
+    for name, shard_tokens, batch_tokens in (("one", 1 << 24, 1 << 18), ("many", 16 * 7, 16 * 3)):
+        monkeypatch.setattr(shards, "SHARD_TOKENS", shard_tokens)
+        monkeypatch.setattr(shards, "BATCH_TOKENS", batch_tokens)
+        (tmp_path / name).mkdir()
+        pack(found, tokenizer, specials, lambda code: 0, tmp_path / name, Packing(16, "all", 3), Silent())
+        read_back.append(read(tmp_path / name))
+    assert read_back[0] == read_back[1]
+    rows = len(read_back[0])
+    assert len(list((tmp_path / "many").glob("packs-*.arrow"))) == -(-rows // 7) > 3
+    noted = [row["pack"] for row in read_rows(tmp_path / "many" / RECORDS)]
+    assert noted == sorted(noted)
+    assert set(noted) == set(range(rows))
+
+
+def test_a_mixture_repeats_documents_and_says_so(byte_tokenizer: Path, tmp_path: Path) -> None:
+    found = [
+        Document(f"{i}", "en", source, "l", f"{i}", (Turn("text", f"text {i}"),)) for i, source in enumerate("aab")
+    ]
+    tokenizer, specials = load_tokenizer(byte_tokenizer)
+    section = MixSection.model_validate({"sources": {"a": {"epochs": 3.0, "priority": 9.0}}})
+    options = Packing(16, "all", 0, mix=Mixing(section, {}))
+    pack(found, tokenizer, specials, lambda code: 5, tmp_path, options, Silent())
+    facts = read_json(tmp_path / META)
+    ids = [row["id"] for row in read_rows(tmp_path / RECORDS)]
+    assert sorted(ids) == ["0"] * 3 + ["1"] * 3 + ["2"]
+    assert facts["ordered"]
+    assert facts["tokens"] == {"en": 7 * 7}
+    counted = [
+        (row["source"], row["documents"], row["tokens"], row["appearances"], row["packed"]) for row in facts["groups"]
+    ]
+    assert counted == [("a", 2, 14, 6, 42), ("b", 1, 7, 1, 7)]

@@ -1,12 +1,16 @@
 """What restarting positions are for: documents of one pack do not see each other in a stock model."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from polyclinic.corpus.pack import encode, fill, load_tokenizer
+from polyclinic.corpus.pack import Packing, load_tokenizer, pack
+from polyclinic.corpus.shards import Shards
+from polyclinic.progress import Silent
 from polyclinic.records import Document, Turn
 
 LENGTH = 48
@@ -35,9 +39,12 @@ def packs(folder: Path, texts: tuple[str, ...]) -> tuple[torch.Tensor, torch.Ten
     """Return token ids and positions of the packs of some texts, shape (packs, LENGTH)."""
     tokenizer, specials = load_tokenizer(folder)
     documents = [Document("i", "en", "s", "l", "g", (Turn("text", text),)) for text in texts]
-    triples = [(d, *encode(d, tokenizer, specials.end, "all")) for d in documents]
-    rows = list(fill(triples, LENGTH, specials.pad, lambda code: (0, 0)))
-    return torch.tensor([r["input_ids"] for r in rows]), torch.tensor([r["position_ids"] for r in rows])
+    with TemporaryDirectory() as place:
+        options = Packing(LENGTH, "all", 0, "in_order")
+        pack(documents, tokenizer, specials, lambda code: 0, Path(place), options, Silent())
+        rows = list(Shards(Path(place)))
+    tokens, positions = (np.stack([row[name] for row in rows]) for name in ("input_ids", "position_ids"))
+    return torch.from_numpy(tokens).long(), torch.from_numpy(positions).long()
 
 
 def logits(model: Qwen3ForCausalLM, tokens: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:

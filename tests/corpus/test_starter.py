@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
 import pytest
 import regex
 
 from polyclinic.corpus import starter
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.pack import SHARD, Packing, load_tokenizer, pack
+from polyclinic.corpus.pack import Packing, load_tokenizer, pack
+from polyclinic.corpus.shards import Shards
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.families import fifty
 from polyclinic.languages import language
@@ -225,7 +225,7 @@ def test_nothing_of_the_held_out_topics_is_in_the_packs(byte_tokenizer: Path, tm
     build(section, corpus, Silent())
     training = [d for d in read_documents(corpus) if d.split == "train"]
     pack(training, *load_tokenizer(byte_tokenizer), lambda code: 0, packs, Packing(4096, "all", 0), Silent())
-    ids = [token for row in pq.read_table(packs / SHARD)["input_ids"].to_pylist() for token in row if token < 256]
+    ids = [token for row in Shards(packs) for token in row["input_ids"].tolist() if token < 256]
     packed = bytes(ids).decode()
     for d in starter.documents():
         question, answer = (turn.content for turn in d.turns)

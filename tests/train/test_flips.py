@@ -59,7 +59,7 @@ def test_every_one_of_a_thousand_flipped_bits_is_found(read: dict[str, Path]) ->
     assert [damaged(folder) for folder in (read["packs"], read["mixture"], newest)] == [None] * 3
 
 
-@pytest.mark.parametrize(("folder", "file"), [("packs", "packs-00000.parquet"), ("mixture", "config.json")])
+@pytest.mark.parametrize(("folder", "file"), [("packs", "packs-00000.arrow"), ("mixture", "config.json")])
 def test_the_command_says_which_file_it_was_and_leaves_nothing(
     read: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str, file: str
 ) -> None:

@@ -1,9 +1,11 @@
 """Packs in an order that a resumed run can find again without any state."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from accelerate import skip_first_batches
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import small
-from polyclinic.corpus.tables import PACKS, read_rows, write_table
+from polyclinic.corpus.shards import SHARD, STORED
+from polyclinic.corpus.tables import PACKS
 from polyclinic.errors import DataError
 from polyclinic.train.packs import Packs, PackSampler, collate
 
@@ -29,8 +32,10 @@ def written(folder: Path, sizes: tuple[int, ...], length: int = 4) -> Path:
     row = 0
     for shard, size in enumerate(sizes):
         numbers = [list(range((row + i) * length, (row + i + 1) * length)) for i in range(size)]
-        rows = [{name: [n % 100 for n in values] for name in PACKS.names} for values in numbers]
-        write_table(folder / f"packs-{shard:05d}.parquet", PACKS, rows)
+        whole = {"learned": [1] * length, "lengths": [length], "languages": [0], "families": [0]}
+        rows = [{"input_ids": [n % 100 for n in values], **whole} for values in numbers]
+        with pa.ipc.new_file(str(folder / SHARD.format(shard)), STORED) as file:
+            file.write_batch(pa.RecordBatch.from_pylist(rows, schema=STORED))
         row += size
     return folder
 
@@ -74,10 +79,33 @@ def test_skipping_batches_is_continuing(packed: Path) -> None:
 
 def test_packs_are_the_rows_of_the_files(packed: Path) -> None:
     packs = Packs(packed)
-    rows = [row for path in sorted(packed.glob("packs-*.parquet")) for row in read_rows(path)]
+    rows = [
+        row for path in sorted(packed.glob("packs-*")) for row in pa.ipc.open_file(str(path)).read_all().to_pylist()
+    ]
     assert len(packs) == len(rows) > 1
     for index, row in enumerate(rows):
-        assert {name: column.tolist() for name, column in packs[index].items()} == {"pack": index, **row}
+        learned = [t if yes else -100 for t, yes in zip(row["input_ids"], row["learned"], strict=True)]
+        of_pieces = zip(row["lengths"], row["languages"], row["families"], strict=True)
+        spread = [(i, language, family) for n, language, family in of_pieces for i in range(n)]
+        columns = (row["input_ids"], learned, *map(list, zip(*spread, strict=True)))
+        expected = {"pack": index, **dict(zip(PACKS.names, columns, strict=True))}
+        assert {name: column.tolist() for name, column in packs[index].items()} == expected
+
+
+def test_packs_that_lie_in_an_order_are_read_in_it_and_go_on_in_it(packed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packed, tmp_path / "packs"))
+    facts = json.loads((folder / "packs.json").read_text())
+    (folder / "packs.json").write_text(json.dumps(facts | {"ordered": True}))
+    assert (Packs(packed).ordered, Packs(folder).ordered) == (False, True)
+    assert list(PackSampler(4, 10, seed=3, ordered=True)) == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+
+
+def test_a_shard_cut_short_is_refused_in_one_line(packed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packed, tmp_path / "packs"))
+    path = folder / SHARD.format(0)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="is no whole Arrow file"):
+        Packs(folder)
 
 
 def test_the_records_of_a_pack_are_the_documents_whose_tokens_stand_in_it(packed: Path) -> None:

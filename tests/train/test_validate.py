@@ -29,7 +29,7 @@ from polyclinic.train.report import read_log
 SECTION = MoeTrainingSection(
     steps=12,
     batch_packs=2,
-    learning_rate=5e-2,
+    learning_rate=8e-2,
     schedule="constant",
     save_every=7,
     log_every=3,

@@ -21,7 +21,9 @@ from polyclinic.corpus.executor import space_named
 from polyclinic.corpus.faults import QUARANTINE, Faults, gather
 from polyclinic.corpus.inputs import PLAN, Input, Plan, plan_all, wanted_languages, written
 from polyclinic.corpus.leaks import REPORTS
+from polyclinic.corpus.measures import medians
 from polyclinic.corpus.pace import Pace
+from polyclinic.corpus.step import DROPPED
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import PolyclinicError
@@ -85,7 +87,9 @@ def _finish(
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
     write_json(folder / PLAN, written(section, planned))
     write_json(folder / DROPS_FILE, _drops([*cleaned, *selected]))
-    write_card(folder, read_documents(folder), questions, rows_in, counts)
+    flow = {"steps": _steps(cleaned, decided), "quality": _quality(planned.texts, place)}
+    shown = {"wanted": list(wanted_languages(section)), **flow}
+    write_card(folder, read_documents(folder), questions, rows_in, counts, shown)
     facts = {"rows_in": rows_in, "documents": kept, "questions": len(questions)}
     return {**facts, "counts": dict(sorted(counts.items()))}
 
@@ -105,6 +109,25 @@ def _drops(manifests: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
         for code, reasons in manifest["facts"][DROPS].items():
             total.update({(reason, code): n for reason, n in reasons.items()})
     return drops(total)
+
+
+def _steps(cleaned: Facts, decided: Facts) -> list[dict[str, Any]]:
+    """Return rows in and out of each step over all shards, and of what was decided over all."""
+    out: dict[str, dict[str, Any]] = {}
+    for step in (step for manifest in cleaned for step in manifest["facts"]["steps"]):
+        one = out.setdefault(step["step"], {"step": step["step"], "rows_in": 0, "rows_out": 0, "counts": Counter()})
+        for key in ("rows_in", "rows_out"):
+            one[key] += step[key]
+        one["counts"].update(step["counts"])
+    rows, counts = decided[0]["facts"]["rows"], decided[0]["facts"]["counts"]
+    gone = sum(n for name, n in counts.items() if name.startswith(DROPPED))
+    whole = {"step": "decide", "rows_in": rows, "rows_out": rows - gone, "counts": counts}
+    return [{**one, "counts": dict(sorted(one["counts"].items()))} for one in (*out.values(), whole)]
+
+
+def _quality(inputs: Sequence[Input], place: Path) -> dict[str, dict[str, float]]:
+    folders = [place / "clean" / item.name for item in inputs]
+    return medians(folders, [place / "decide" / "all" / f"{item.name}.parquet" for item in inputs])
 
 
 def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:

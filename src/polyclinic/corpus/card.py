@@ -1,11 +1,15 @@
 """The data card: what is in a corpus, from where, under which licence, and what was left out."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from polyclinic.corpus.card_page import as_page, splits_of
+from polyclinic.corpus.gaps import gaps
+from polyclinic.corpus.hub_card import as_readme
 from polyclinic.corpus.starter import NOTICE, SOURCE
+from polyclinic.families import load_preset
 from polyclinic.languages import language
 from polyclinic.records import Document, Question
 from polyclinic.runs import write_bytes, write_json
@@ -17,32 +21,66 @@ def write_card(
     questions: Iterable[Question],
     rows_in: int,
     counts: Counter[str],
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `card.json` (for the report) and `card.md` (for people) into a corpus folder."""
+    """Write the card of a corpus folder as JSON, Markdown, HTML, and as the README of a dataset.
+
+    `facts` may hold `wanted` (languages asked for), `steps` (rows in and out of each, and its drops)
+    and `quality` (measure -> language -> median).
+    """
     card = collect(documents, questions)
-    card |= {"rows_in": rows_in, "counts": dict(sorted(counts.items()))}
+    card |= {"rows_in": rows_in, "counts": dict(sorted(counts.items())), **(facts or {})}
+    card["gaps"] = gaps(card)
     write_json(folder / "card.json", card)
-    write_bytes(folder / "card.md", as_markdown(card).encode())
+    text = as_markdown(card)
+    write_bytes(folder / "card.md", text.encode())
+    write_bytes(folder / "card.html", as_page(card, load_preset("balanced")).encode())
+    write_bytes(folder / "README.md", as_readme(card, text).encode())
 
 
 def collect(documents: Iterable[Document], questions: Iterable[Question]) -> dict[str, Any]:
-    """Count documents, characters and questions per language, and documents per source and licence."""
+    """Count documents per split, characters and questions, by language, by source and licence, and by category.
+
+    `kinds` has the documents of each language by category. The `url` of a source is what its documents' have
+    in common.
+    """
     languages: dict[str, Counter[str]] = {}
     sources: dict[tuple[str, str], Counter[str]] = {}
+    categories: dict[str, Counter[str]] = {}
+    kinds: dict[str, Counter[str]] = {}
+    urls: dict[tuple[str, str], str] = {}
     for d in documents:
-        for table in (
+        tables = (
             languages.setdefault(d.language, Counter()),
             sources.setdefault((d.source, d.licence), Counter()),
-        ):
+            categories.setdefault(d.category, Counter()),
+        )
+        size = len(d.text())
+        for table in tables:
             table[d.split] += 1
-            table["characters"] += len(d.text())
+            table["characters"] += size
+        kinds.setdefault(d.language, Counter())[d.category] += 1
+        if d.url:
+            known = urls.setdefault((d.source, d.licence), d.url)
+            if known != d.url:
+                urls[d.source, d.licence] = _shared(known, d.url)
     for q in questions:
         languages.setdefault(q.language, Counter())["questions"] += 1
         sources.setdefault((q.source, q.licence), Counter())["questions"] += 1
     return {
         "languages": {code: dict(languages[code]) for code in sorted(languages)},
-        "sources": [{"source": key[0], "licence": key[1], **sources[key]} for key in sorted(sources)],
+        "sources": [
+            {"source": key[0], "licence": key[1], "url": urls.get(key, ""), **sources[key]} for key in sorted(sources)
+        ],
+        "categories": [{"category": name, **categories[name]} for name in sorted(categories)],
+        "kinds": {code: dict(sorted(kinds[code].items())) for code in sorted(kinds)},
     }
+
+
+def _shared(a: str, b: str) -> str:
+    """Return what two addresses begin with, up to a slash."""
+    same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return a[: a.rfind("/", 0, same) + 1]
 
 
 def as_markdown(card: dict[str, Any]) -> str:
@@ -70,13 +108,9 @@ def as_markdown(card: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Dropped, changed and not checked", ""]
     lines += [f"- {reason}: {n}" for reason, n in card["counts"].items()] or ["- nothing"]
+    if card.get("gaps"):
+        lines += ["", "## Known gaps", "", *(f"- {gap}" for gap in card["gaps"])]
     return "\n".join(lines) + "\n"
-
-
-def splits_of(card: dict[str, Any]) -> list[str]:
-    """Return the splits that a card counts; validation only where some text was set aside for it."""
-    aside = any("validation" in row for row in card["languages"].values())
-    return ["train", *(["validation"] if aside else []), "held_out"]
 
 
 def _head(names: list[str]) -> list[str]:

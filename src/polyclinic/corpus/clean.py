@@ -78,6 +78,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
     shown: Counter[tuple[str, str]] = Counter()
     faults = Faults(strict=cleaning.section.on_error == "fail")
     rows_in = 0
+    flow: dict[str, Any] = {name: {"rows_in": 0, "rows_out": 0, "counts": Counter()} for name, _ in todo}
     with (
         Writer(folder / DOCUMENTS_FILE) as documents,
         Writer(folder / MARKS_FILE) as marks,
@@ -92,6 +93,9 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
                     raise PolyclinicError(name, "rows went uncounted", "report this")
                 dropped.write(examples(result.dropped, shown))
                 counts += result.counts
+                flow[name]["rows_in"] += batch.num_rows
+                flow[name]["rows_out"] += result.batch.num_rows
+                flow[name]["counts"] += result.counts
                 batch = result.batch
             documents.write(batch.select(DOCUMENTS.names))
             marks.write(batch.select([n for n in batch.schema.names if n in MARKS or n.startswith(MARK)]))
@@ -99,7 +103,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
     counts += faults.counts()
     rows_in += len(faults)
     facts = {"rows_in": rows_in, "rows_out": documents.rows, "counts": dict(sorted(counts.items()))}
-    return {**facts, DROPS: drops(shown)}
+    return {**facts, "steps": [{"step": name, **one} for name, one in flow.items()], DROPS: drops(shown)}
 
 
 def _done(name: str, step: Step, batch: pa.RecordBatch, item: Input) -> Outcome:

@@ -1,35 +1,38 @@
-"""Tokenise documents and lay them end to end in packs, each token with its language and family.
+"""Tokenise documents and lay them in packs, each token with its language and family.
 
-Positions restart at 0 with every document, which is how attention is kept inside it: transformers
-builds a block-diagonal mask from restarting positions when no padding mask is given. A document
-longer than a pack goes on in the next one as a document of its own. The first token of a document
-carries no loss, since nothing of its own document stands before it.
+Two passes: documents are tokenised to disk once, then packs are planned from their lengths and
+their tokens fetched. Positions restart at 0 with every document, which is how attention is kept
+inside it: transformers builds a block-diagonal mask from restarting positions when no padding mask
+is given. A piece of a document that is longer than a pack is a document of its own. The first
+token of each carries no loss, since nothing of its own document stands before it.
 """
 
-import random
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from polyclinic.corpus.tables import PACKED_RECORDS, PACKS, write_table
-from polyclinic.errors import CheckpointError
+from polyclinic.corpus import fit
+from polyclinic.corpus.mixture import Group, Mixing, draw
+from polyclinic.corpus.shards import PADDING_LANGUAGE, RECORDS, SHARD, UNKNOWN_FAMILY, ShardWriter
+from polyclinic.corpus.tokens import IGNORED, Store
+from polyclinic.errors import CheckpointError, PolyclinicError
 from polyclinic.progress import Progress
 from polyclinic.prompts import Segment, segments, stretches
 from polyclinic.records import Document
-from polyclinic.runs import digest, read_json, write_json
+from polyclinic.runs import SCRATCH, digest, read_json, write_json
 
-IGNORED = -100
-PADDING_LANGUAGE = -1
-UNKNOWN_FAMILY = -1
 META = "packs.json"
-SHARD = "packs-00000.parquet"
-RECORDS = "packed-records.parquet"
+AT_ONCE = 256  # documents that are tokenised together
 
 LossOn = Literal["all", "answers"]
+
+__all__ = ["IGNORED", "META", "PADDING_LANGUAGE", "RECORDS", "SHARD", "UNKNOWN_FAMILY"]
 
 
 class Specials(NamedTuple):
@@ -39,42 +42,28 @@ class Specials(NamedTuple):
     pad: int
 
 
+class Sink(Protocol):
+    """What takes encoded documents: a token store, or what only measures them."""
+
+    def add(self, record: str, group: int, tokens: Sequence[int], labels: Sequence[int]) -> None:
+        """Append one document."""
+
+    def seal(self) -> None:
+        """End the adding."""
+
+
 class Packing(NamedTuple):
-    """How documents become packs: tokens per pack, which tokens carry loss, and the order's seed."""
+    """How documents become packs.
+
+    Tokens per pack, which tokens carry loss, the order's seed, how pieces
+    fit, and how often each document appears (once, if nothing is said).
+    """
 
     pack_tokens: int
     loss_on: LossOn
     seed: int
-
-
-@dataclass
-class Pack:
-    """One row being filled; arrays of equal length."""
-
-    input_ids: "array[int]" = field(default_factory=lambda: array("i"))
-    labels: "array[int]" = field(default_factory=lambda: array("i"))
-    position_ids: "array[int]" = field(default_factory=lambda: array("i"))
-    language_ids: "array[int]" = field(default_factory=lambda: array("h"))
-    family_ids: "array[int]" = field(default_factory=lambda: array("h"))
-    records: list[str] = field(default_factory=list)
-
-    def extend(self, tokens: Sequence[int], labels: Sequence[int], language_id: int, family_id: int) -> None:
-        """Append one document, or a piece of one, as a unit of its own."""
-        self.input_ids.extend(tokens)
-        self.labels.extend([IGNORED, *labels[1:]])
-        self.position_ids.extend(range(len(tokens)))
-        self.language_ids.extend([language_id] * len(tokens))
-        self.family_ids.extend([family_id] * len(tokens))
-
-    def row(self, length: int, pad_id: int) -> dict[str, Any]:
-        """Return the row, filled up with padding that is a document nobody attends from or learns.
-
-        Beside the columns of the table stand the ids of its `records`.
-        """
-        gap = length - len(self.input_ids)
-        if gap:
-            self.extend([pad_id] * gap, [IGNORED] * gap, PADDING_LANGUAGE, UNKNOWN_FAMILY)
-        return {name: list(getattr(self, name)) for name in (*PACKS.names, "records")}
+    how: fit.How = "best_fit"
+    mix: Mixing | None = None
 
 
 def encode(document: Document, tokenizer: Tokenizer, end_id: int, loss_on: LossOn) -> tuple[list[int], list[int]]:
@@ -91,47 +80,37 @@ def encode_segments(
     tokens of a mark and a line end would be trained on others than it is asked with. No name of a special token
     in it becomes that token where `tokenizer` is from `load_tokenizer`.
     """
-    tokens: list[int] = []
-    labels: list[int] = []
-    for stretch in stretches(pieces):
-        text = "".join(piece.text for piece in stretch)
-        last = stretch[-1]
-        answer_from = len(text) - len(last.text) if last.answer else len(text)
-        found = tokenizer.encode(text, add_special_tokens=False)
-        ends = [end_id] if last.ends else []
-        tokens += found.ids + ends
-        if loss_on == "all":
-            labels += found.ids + ends
-        else:
-            begins = [first for first, _ in found.offsets]
-            labels += [i if at >= answer_from else IGNORED for i, at in zip(found.ids, begins, strict=True)] + ends
-    return tokens, labels
+    return encode_many([pieces], tokenizer, end_id, loss_on)[0]
 
 
-def fill(
-    documents: Iterable[tuple[Document, list[int], list[int]]],
-    length: int,
-    pad_id: int,
-    ids_of: Callable[[str], tuple[int, int]],
-) -> Iterator[dict[str, Any]]:
-    """Lay encoded documents into packs of `length` tokens, in the order given.
+def encode_many(
+    documents: Iterable[Iterable[Segment]], tokenizer: Tokenizer, end_id: int, loss_on: LossOn
+) -> list[tuple[list[int], list[int]]]:
+    """Return what `encode_segments` does for each of several documents, tokenised together."""
+    cut = [list(stretches(pieces)) for pieces in documents]
+    texts = ["".join(piece.text for piece in stretch) for found in cut for stretch in found]
+    work = tokenizer.encode_batch_fast if loss_on == "all" else tokenizer.encode_batch  # fast: without offsets
+    encoded = iter(zip(work(texts, add_special_tokens=False), texts, strict=True))
+    out = []
+    for found in cut:
+        tokens: list[int] = []
+        labels: list[int] = []
+        for stretch in found:
+            encoding, text = next(encoded)
+            ends = [end_id] if stretch[-1].ends else []
+            tokens += encoding.ids + ends
+            labels += _labels(stretch[-1], text, encoding, loss_on) + ends
+        out.append((tokens, labels))
+    return out
 
-    `ids_of` maps a language code to its (language id, family id).
-    """
-    pack = Pack()
-    for document, tokens, labels in documents:
-        start = 0
-        while start < len(tokens):
-            room = length - len(pack.input_ids)
-            piece = slice(start, start + room)
-            pack.extend(tokens[piece], labels[piece], *ids_of(document.language))
-            pack.records.append(document.id)
-            start += room
-            if len(pack.input_ids) == length:
-                yield pack.row(length, pad_id)
-                pack = Pack()
-    if pack.input_ids:
-        yield pack.row(length, pad_id)
+
+def _labels(last: Segment, text: str, encoding: Any, loss_on: LossOn) -> list[int]:
+    """Return the labels of a stretch without its end token."""
+    ids: list[int] = encoding.ids
+    if loss_on == "all":
+        return ids
+    answer_from = len(text) - len(last.text) if last.answer else len(text)
+    return [i if at >= answer_from else IGNORED for i, (at, _) in zip(ids, encoding.offsets, strict=True)]
 
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, Specials]:
@@ -143,6 +122,8 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, Specials]:
         raise CheckpointError(folder, "holds no tokenizer.json", "give a checkpoint with a fast tokenizer")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.encode_special_tokens = True  # the name of a special token in a text is text
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     settings = read_json(folder / "tokenizer_config.json")
     names = [settings.get("eos_token"), settings.get("pad_token") or settings.get("eos_token")]
     ids = [tokenizer.token_to_id(n["content"] if isinstance(n, dict) else str(n)) for n in names]
@@ -159,6 +140,29 @@ def vocabulary_digest(tokenizer: Tokenizer) -> str:
     return digest(tokenizer.get_vocab(with_added_tokens=True))
 
 
+def tokenise(
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    specials: Specials,
+    loss_on: LossOn,
+    store: Sink,
+    progress: Progress,
+) -> list[Group]:
+    """Encode documents into a store, which is sealed; returns its groups by their numbers."""
+    numbers: dict[Group, int] = {}
+    rest, done, tokens = iter(documents), 0, 0
+    while chunk := list(islice(rest, AT_ONCE)):
+        pieces = [segments(document.turns) for document in chunk]
+        for document, (ids, labels) in zip(chunk, encode_many(pieces, tokenizer, specials.end, loss_on), strict=True):
+            group = Group(document.source, document.category, document.language)
+            store.add(document.id, numbers.setdefault(group, len(numbers)), ids, labels)
+            tokens += len(ids)
+        done += len(chunk)
+        progress.advance(done, done, f"{tokens:,} tokens")
+    store.seal()
+    return list(numbers)
+
+
 def pack(
     documents: Iterable[Document],
     tokenizer: Tokenizer,
@@ -168,39 +172,63 @@ def pack(
     options: Packing,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Pack all documents, shuffled by seed, into one shard; returns the facts for the manifest."""
-    chosen = list(documents)
-    random.Random(options.seed).shuffle(chosen)  # noqa: S311 - an order to be repeated, not a secret
-    codes = sorted({d.language for d in chosen})
-    ids = {code: (i, expert_of(code)) for i, code in enumerate(codes)}
-    tokens = dict.fromkeys(codes, 0)
-
-    def encoded() -> Iterator[tuple[Document, list[int], list[int]]]:
-        for done, document in enumerate(chosen, start=1):
-            token_ids, labels = encode(document, tokenizer, specials.end, options.loss_on)
-            tokens[document.language] += len(token_ids)
-            if done % 500 == 0 or done == len(chosen):
-                progress.advance(done, len(chosen), f"{sum(tokens.values()):,} tokens")
-            yield document, token_ids, labels
-
-    held: list[dict[str, Any]] = []
-
-    def noted() -> Iterator[dict[str, Any]]:
-        rows = fill(encoded(), options.pack_tokens, specials.pad, lambda code: ids[code])
-        for number, row in enumerate(rows):
-            held.extend({"pack": number, "id": record} for record in row.pop("records"))
-            yield row
-
-    count = write_table(folder / SHARD, PACKS, noted())
-    write_table(folder / RECORDS, PACKED_RECORDS, held)
+    """Pack all documents, in an order drawn by seed, into shards; returns the facts for the manifest."""
+    with Store(folder / SCRATCH / "tokens") as store:
+        groups = tokenise(documents, tokenizer, specials, options.loss_on, store, progress)
+        experts = [expert_of(group.language) for group in groups]
+        drawn = draw(options.mix, groups, experts, store.groups, store.lengths, options.seed)
+        tokens: dict[str, int] = {}
+        for row in drawn.rows:
+            if row["packed"]:
+                tokens[row["language"]] = tokens.get(row["language"], 0) + row["packed"]
+        codes = sorted(tokens)
+        places = np.array(
+            [
+                (codes.index(g.language) if g.language in tokens else PADDING_LANGUAGE, e)
+                for g, e in zip(groups, experts, strict=True)
+            ],
+            dtype=np.int16,
+        )
+        laid = _lay(folder, store, drawn.stream, places, specials, options, progress)
+    with suppress(OSError):  # in a run's folder it holds the mark of the step, too
+        (folder / SCRATCH).rmdir()
+    placed = sum(tokens.values())
+    if laid["tokens"] != placed:
+        raise PolyclinicError(folder, f"{placed} tokens in, {laid['tokens']} in packs", "report this")
+    expert = dict(zip((group.language for group in groups), experts, strict=True))
     facts = {
-        "packs": count,
+        "packs": laid["packs"],
         "pack_tokens": options.pack_tokens,
-        "tokens": tokens,
+        "tokens": {code: tokens[code] for code in codes},
         "languages": codes,
-        "expert_of": {code: expert for code, (_, expert) in ids.items()},
+        "expert_of": {code: expert[code] for code in codes},
         "vocabulary": vocabulary_digest(tokenizer),
         "specials": specials._asdict(),
+        "ordered": drawn.ordered,
+        "cut": laid["cut"],
+        "padding": laid["packs"] * options.pack_tokens - placed,
+        "groups": drawn.rows,
     }
     write_json(folder / META, facts)
-    return {"packs": count, "tokens": sum(tokens.values())}
+    return {name: facts[name] for name in ("packs", "cut", "padding")} | {"tokens": placed}
+
+
+def _lay(
+    folder: Path,
+    store: Store,
+    stream: NDArray[np.int64],
+    places: NDArray[np.int16],
+    specials: Specials,
+    options: Packing,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Plan packs of a stream of documents and write them; returns how many, and what was cut."""
+    tokens = pieces = 0
+    with ShardWriter(folder, options.pack_tokens, specials.pad, places) as writer:
+        for found in fit.planner(options.how)(stream, store.lengths, options.pack_tokens, fit.WINDOW):
+            writer.write(found, store)
+            tokens += int(found.length.sum())
+            pieces += len(found.length)
+            progress.advance(tokens, int(store.lengths[stream].sum()), f"{writer.packs:,} packs")
+    whole = int((store.lengths[stream] > 0).sum())
+    return {"packs": writer.packs, "tokens": tokens, "cut": pieces - whole}

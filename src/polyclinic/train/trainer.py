@@ -75,7 +75,7 @@ class StrictTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackSampler:
         draws = self.args.max_steps * self._settings.batch_packs * self._settings.accumulate
-        return PackSampler(len(self._packs), draws, self.args.seed)
+        return PackSampler(len(self._packs), draws, self.args.seed, self._packs.ordered)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Make the schedule of the recipe."""
