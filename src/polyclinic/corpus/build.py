@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import executor, readers, starter
+from polyclinic.corpus import executor, privacy, readers, starter
 from polyclinic.corpus.card import write_card
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, asked, clean
 from polyclinic.corpus.decide import Deciding, decide
@@ -51,7 +51,7 @@ def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path
     if rows_in != kept + dropped:
         raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
     _gather(inputs, place, folder)
-    questions = _questions(section, wanted)
+    questions = _questions(section, wanted, counts)
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
     facts = {"rows_in": rows_in, "documents": kept, "questions": len(questions)}
     write_card(folder, read_documents(folder), questions, rows_in, counts)
@@ -60,9 +60,10 @@ def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path
 
 @cache
 def code() -> str:
-    """Return a digest of the code of this stage: another version of a step may give other bytes."""
-    files = sorted(resources.files("polyclinic.corpus").iterdir(), key=lambda file: file.name)
-    return digest({file.name: file.read_text("utf-8") for file in files if file.name.endswith(".py")})
+    """Return a digest of the code and tables of this stage: another version of a step may give other bytes."""
+    folders = (resources.files("polyclinic.corpus"), resources.files("polyclinic.data"))
+    files = [file for folder in folders for file in folder.iterdir() if file.name.endswith((".py", ".yaml"))]
+    return digest({file.name: file.read_text("utf-8") for file in sorted(files, key=lambda file: file.name)})
 
 
 def _clean(
@@ -125,8 +126,8 @@ def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
                 shutil.copyfile(source, target)
 
 
-def _questions(section: CorpusSection, wanted: tuple[str, ...]) -> list[Question]:
-    """Collect the exam questions in the wanted languages, in source order."""
+def _questions(section: CorpusSection, wanted: tuple[str, ...], counts: Counter[str]) -> list[Question]:
+    """Collect the exam questions in the wanted languages, in source order; count what is hidden in them."""
     out: list[Question] = []
     taken: Counter[tuple[int, str]] = Counter()
     for item in plan(section, section.exams):
@@ -138,7 +139,7 @@ def _questions(section: CorpusSection, wanted: tuple[str, ...]) -> list[Question
             place = (item.number, question.language)
             if question.language in wanted and (cap is None or taken[place] < cap):
                 taken[place] += 1
-                out.append(clean_question(question))
+                out += privacy.question(clean_question(question), section.privacy, item.file, counts)
     return out
 
 

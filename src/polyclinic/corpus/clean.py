@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from polyclinic.corpus import dedup, readers, starter
+from polyclinic.corpus import dedup, privacy, readers, starter
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
 from polyclinic.corpus.step import MARK, REASON, Outcome, Step, outcome, texts
 from polyclinic.corpus.tables import DOCUMENTS, DROPPED, MARKS, Writer, batches
-from polyclinic.corpus_section import CorpusSection, Source
+from polyclinic.corpus_section import CorpusSection, PrivacySection, Source
 from polyclinic.errors import PolyclinicError
 from polyclinic.records import Document, Question
 
@@ -47,6 +47,7 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
     found: list[tuple[str, Step]] = [
         ("choose", partial(choose, wanted=frozenset(wanted))),
         ("normalise", normalise),
+        ("privacy", partial(privacy.privacy, rule=section.privacy, file=cleaning.input.file)),
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
     if section.dedup:
@@ -78,7 +79,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
                 result = step(batch)
                 if batch.num_rows != result.batch.num_rows + result.dropped.num_rows:
                     raise PolyclinicError(name, "rows went uncounted", "report this")
-                dropped.write(examples(result.dropped, shown))
+                dropped.write(examples(result.dropped, shown, cleaning.section.privacy))
                 counts += result.counts
                 batch = result.batch
             documents.write(batch.select(DOCUMENTS.names))
@@ -86,14 +87,20 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
     return {"rows_in": rows_in, "rows_out": documents.rows, "counts": dict(sorted(counts.items()))}
 
 
-def examples(dropped: pa.RecordBatch, shown: Counter[tuple[str, str]]) -> pa.RecordBatch:
-    """Return the first rows of each reason and language, with the beginning of their text."""
+def examples(
+    dropped: pa.RecordBatch, shown: Counter[tuple[str, str]], rule: PrivacySection | None = None
+) -> pa.RecordBatch:
+    """Return the first rows of each reason and language, with the beginning of their text.
+
+    With a rule what points at a person is hidden: a step before privacy may have dropped the row.
+    """
     rows = []
     columns = [dropped.column(name).to_pylist() for name in ("id", "language", "source", REASON)]
     for row in zip(*columns, texts(dropped), strict=True):
         shown[row[3], row[1]] += 1
         if shown[row[3], row[1]] <= EXAMPLES:
-            rows.append(dict(zip(DROPPED.names, (*row[:4], row[4][:EXCERPT]), strict=True)))
+            seen = privacy.example(row, rule) if rule else row
+            rows.append(dict(zip(DROPPED.names, (*seen[:4], seen[4][:EXCERPT]), strict=True)))
     return pa.RecordBatch.from_pylist(rows, schema=DROPPED)
 
 

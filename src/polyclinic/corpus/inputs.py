@@ -28,6 +28,11 @@ class Input(NamedTuple):
     path: Path | None
     sha256: str
 
+    @property
+    def file(self) -> str:
+        """Return how messages name it."""
+        return self.path.name if self.path else STARTER
+
 
 def wanted_languages(section: CorpusSection) -> tuple[str, ...]:
     """Return the codes a recipe asks for, checked and without aliases."""
