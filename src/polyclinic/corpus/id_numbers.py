@@ -29,6 +29,13 @@ def snils(text: str) -> bool:
     return digits[9] * 10 + digits[10] == total % 101 % 100
 
 
+def luhn(text: str) -> bool:
+    """Say whether digits, however parted, end in their Luhn digit (ISO/IEC 7812-1)."""
+    from stdnum import luhn as known
+
+    return bool(known.is_valid("".join(filter(str.isdigit, text))))
+
+
 def iban(text: str) -> int:
     """Return how many of the leading characters are an account number, 0 where none are."""
     from stdnum import iban as known
@@ -46,6 +53,6 @@ def check(name: str | None) -> Callable[[str], bool]:
     """Return a check by the name that the table of numbers gives; without a name all pass."""
     if name is None:
         return lambda text: True
-    own = {"vin": vin, "snils": snils}
+    own = {"vin": vin, "snils": snils, "luhn": luhn}
     found: Callable[[str], bool] = own.get(name) or import_module(f"stdnum.{name}").is_valid
     return found

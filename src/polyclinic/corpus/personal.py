@@ -7,7 +7,7 @@ count as digits. Names of persons are not looked for.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import resources
 from ipaddress import ip_address
@@ -32,24 +32,32 @@ EMAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+'-]{1,64}(?:@| ?[(\[] ?(?:at|AT|arroba) ?[)\]] ?)"
     r"[A-Za-z0-9-]{1,63}(?:(?:\.| ?[(\[] ?dot ?[)\]] ?)[A-Za-z0-9-]{1,63}){0,4}(?:\.| ?[(\[] ?dot ?[)\]] ?)[A-Za-z]{2,24}"
 )
-IPV4 = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
-IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{1,4}(?![\w:])")
-MAC = re.compile(r"(?<![\w:-])[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?![\w:-])")
+IPV4 = re.compile(r"(?<![A-Za-z0-9_.-])\d{1,3}(?:\.\d{1,3}){3}(?![A-Za-z0-9_-]|\.\d)")
+IPV6 = re.compile(r"(?<![A-Za-z0-9_.])(?:::|[0-9A-Fa-f]{1,4}:)(?:[0-9A-Fa-f]{0,4}:){2,6}[0-9A-Fa-f]{1,4}(?![A-Za-z0-9_:])")
+MAC = re.compile(r"(?<![A-Za-z0-9_:-])[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2}){4}(?![A-Za-z0-9_:-])")
 PERSONAL_PATH = (
     r"https?://[^\s/]+(?:/[^\s?#]{0,200})?(?:/~[A-Za-z][\w.-]+"
     r"|/(?:patients?|users?|members?|people|profiles?)/[\w%-]{2,}"
     r"|[?&](?:patient|user|mrn|name|email|phone|dob|ssn|member)(?:_?id|name)?=[^\s&#]+)[^\s]*"
 )
 SEPARATOR = r"[ ./()-]"
-TAIL = (
-    rf"\d[0-9A-Z]*(?:{SEPARATOR}{{1,2}}(?:[A-Z]{{1,3}}|[぀-ヿ가-힣])?{SEPARATOR}?(?=[0-9])[0-9A-Z]+|[ -][A-Z]{{1,3}}(?![\w]))*"
+NUMBER = re.compile(
+    r"[+#]?\(?(?:[A-Z]{1,5}[ ./-]?){0,2}\(?\d[0-9A-Z]*"
+    rf"(?:{SEPARATOR}{{1,2}}(?:[A-Z]{{1,3}})?{SEPARATOR}?(?=[0-9])[0-9A-Z]+|[ -][A-Z]{{1,3}}(?![\w]))*"
 )
-NUMBER = re.compile(rf"[+#]?\(?(?:[A-Z]{{1,5}}[ ./-]?){{0,2}}\(?{TAIL}")
-PLATE = re.compile(rf"(?:(?:[A-Z]{{1,5}}|[^\W\d_A-Za-z]{{1,3}})[ ./-]?){{0,2}}{TAIL}")
+CAPITAL = "[A-ZА-ЯЁ]"
+PLATE = re.compile(
+    r"(?:[A-HJ-NPR-Z\d]{17}|[一-龥][A-Z][·. -]?[0-9A-Z]{5,6}|[一-龥]{1,4} ?\d{2,3} ?[ぁ-ん] ?\d{1,4}(?:-\d\d)?"
+    r"|(?:[가-힣]{2} ?)?\d{2,3} ?[가-힣] ?\d{4}|\d?[ก-ฮ]{1,3}[ -]?\d{1,4}"
+    r"|\d{3,7}(?:[ -]{0,3}[ء-ۿ](?![ء-ۿ])){1,3}|(?<![ء-ۿ])(?:[ء-ۿ] ){1,3}\d{3,4}"
+    rf"|{CAPITAL}{{1,3}}(?:[ -]{CAPITAL}{{1,2}})?[ -]?\d{{2,4}}(?:[ -]?(?:{CAPITAL}|\d){{1,4}}){{0,3}}"
+    rf"|\d{{1,4}}[ -]?{CAPITAL}{{1,3}}(?:[ .-]?(?:{CAPITAL}|\d){{1,5}}){{0,3}})(?![A-Za-zА-Яа-я0-9])"
+)
 DATE = re.compile(
-    r"\d{1,4}[^\d\n;!?]{1,9}\d{1,2}[^\d\n;!?]{1,9}\d{2,4}(?:日|일)?(?![\d])"
+    r"(?:昭和|平成|令和|大正)?\d{1,4}[^\d\n;!?]{1,9}\d{1,2}[^\d\n;!?]{1,9}\d{1,4}(?:日|일)?(?![\d])"
     r"|\d{1,2}(?:[^\d\n;!?,]{1,24},? ?|, ?)\d{4}(?!\d)"
 )
+DATE_DIGITS = 4  # at least: 1.2.85
 ISO_OR_RANGE = re.compile(
     r"(?:19|20)\d\d[ ./-]{1,3}(?:(?:19|20)\d\d|[01]?\d[./-][0-3]?\d)$|[0-3]?\d[./-][01]?\d[./-](?:19|20)\d\d$"
     r"|\d+00-\d+00$|(?:19|20)\d\d$"
@@ -64,6 +72,9 @@ GAP = r"(?:[ :]*\n[ :]*|[^\d\n;!?,،、。।]{0,28}?)"
 MONTH_BEFORE = re.compile(r"[^\W\d_]{3,12}\.? $")
 
 
+Number = tuple[str, re.Pattern[str], Callable[[str], bool]]
+
+
 class Span(NamedTuple):
     """Where something personal stands in a text, and of which class it is."""
 
@@ -75,7 +86,7 @@ class Span(NamedTuple):
 class Rules(NamedTuple):
     """The table `data/privacy.yaml`, compiled."""
 
-    numbers: tuple[tuple[str, re.Pattern[str], Any], ...]
+    numbers: tuple[Number, ...]
     digits: Mapping[str, tuple[int, int]]
     cues: Mapping[str, str]  # word -> class
     cue: Mapping[str, re.Pattern[str]]  # by first character
@@ -208,15 +219,20 @@ def _alone(plain: str, low: str) -> Iterator[Span]:
     for start in (m.start() for m in START.finditer(plain)):
         if start < past or known.not_after.search(low[max(0, start - 12) : start]):
             continue
-        for kind, shape, check in known.numbers:
-            m = shape.match(plain, start)
-            if m and END.match(plain, m.end()) and check(m.group()) and not _public(kind, m.group()):
-                past = m.end()
-                yield Span(start, past, kind)
-                break
+        end, kind = max((_longest(plain, start, number) for number in known.numbers), default=(0, ""))
+        if end and not _public(kind, plain[start:end]):
+            past = end
+            yield Span(start, end, kind)
     for m in IBAN.finditer(plain):
         if length := id_numbers.iban(m.group()):
             yield Span(m.start(), m.start() + length, "BANK_ACCOUNT")
+
+
+def _longest(plain: str, start: int, number: Number) -> tuple[int, str]:
+    """Return where a number of one kind ends that starts here, 0 where there is none."""
+    kind, shape, check = number
+    m = shape.match(plain, start)
+    return (m.end(), kind) if m and END.match(plain, m.end()) and check(m.group()) else (0, "")
 
 
 def _public(kind: str, number: str) -> bool:
@@ -236,6 +252,9 @@ def _announced(plain: str, low: str) -> Iterator[Span]:
         if m is None or not _ends(low, start, m.end()):
             continue
         past = m.end()
+        if last and start >= last.start:
+            past = last.end  # what is found holds no words
+            continue
         span = _value(plain, low, past, known.cues[m.group()])
         if span and last and span.start < last.end:
             last = span
@@ -266,7 +285,9 @@ def _value(plain: str, low: str, at: int, kind: str) -> Span | None:
         return None
     start, end = m.span(1)
     if kind == "HANDLE":
-        return Span(start, end, kind) if _is_handle(m.group(1), plain[at:start]) else None
+        return Span(start, end, kind) if _is_handle(m.group(1)) else None
+    if kind in DATES and sum(map(str.isdigit, m.group(1))) < DATE_DIGITS:
+        return None
     if kind in DATES:
         month = MONTH_BEFORE.search(low, max(at, start - 14), start) if m.group(1)[:2].strip(" ,").isdigit() else None
         return Span(month.start() if month else start, end, kind)
@@ -280,6 +301,5 @@ def _value(plain: str, low: str, at: int, kind: str) -> Span | None:
     return Span(start, end, kind)
 
 
-def _is_handle(value: str, gap: str) -> bool:
-    short = 5
-    return value[0] == "@" or (len(value) >= short and (len(gap) < 2 * short or ":" in gap))
+def _is_handle(value: str) -> bool:
+    return value[0] == "@" or len(value) >= SHORT

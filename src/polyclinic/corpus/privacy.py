@@ -29,16 +29,17 @@ NAMES = ("id", "group")  # what has to stay apart where it is hidden
 FIELDS = ("source", "licence", "category", "url")
 # Anything that could be a find, alone or after a word: a superset, and cheap. One after the other,
 # since all in one pattern have more states than RE2 keeps.
-ANY = r"[\p{Nd}@＠]|://|\.(?:com|me|ru|net)/|[(\[] ?(?:at|AT|arroba) ?[)\]]|[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]"
+ANY = r"[\p{Nd}@＠]|://|\.(?:com|me|ru|net)/|[(\[] ?(?:at|AT|arroba) ?[)\]]|[A-Fa-f]{2}[:-][A-Fa-f]{2}[:-]"
 SUSPECT = (
     r"@|＠|://|\.(?:com|me|ru|net)/|[(\[] ?(?:at|AT|arroba) ?[)\]]",
     r"\p{Nd}(?:[\p{Zs}\p{Pd}./()＋]{0,3}[A-Z]?\p{Nd}){4}",  # five digits, however parted
     r"\p{Nd}{1,2}[^\p{Nd}\n]{1,24}\p{Nd}{4}",  # 3 March 1985
     r"\p{Nd}[./\p{Pd}年년 ]{1,2}\p{Nd}{1,2}[./\p{Pd}月월 ]{1,2}\p{Nd}",
     r"[a-z._][0-9_]",  # handles
-    r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*:|(?:[0-9A-Fa-f]{2}[:-]){5}",
-    r"[A-Z]{1,3}[ -]?\p{Nd}{2,4}[ -]?[A-Z]{1,3}|[A-Z]{1,6}[ -]?\p{Nd}{3,5}|[A-HJ-NPR-Z0-9]{17}",  # plates
-    r"\p{Nd}{2,4} ?\p{Lo} ?\p{Nd}{2}|\p{Lo}{2} ?\p{Nd}{3,4}",
+    r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*:|(?:[\p{Nd}A-Fa-f]{2}[:-]){5}",
+    # plates, and numbers that begin with letters
+    r"\p{Lu}{1,3}[ -]?\p{Nd}{2,4}[ -]?\p{Lu}{1,3}|\p{Lu}{1,6}[ -]?\p{Nd}{3,5}|[A-HJ-NPR-Z0-9]{17}|\p{Nd}{2,4}[ -]?\p{Lu}{1,3}",
+    r"\p{Nd}{2,4} ?\p{Lo} ?\p{Nd}{2}|\p{Lo}{2}[ -]?\p{Nd}{3,4}|\p{Lo}[A-Z][0-9A-Z]{5}|\p{Nd}{3} ?\p{Lo} \p{Lo}",
 )
 
 
