@@ -17,15 +17,17 @@ import yaml
 
 from polyclinic.corpus import id_numbers
 
+DAYS, MONTHS = 31, 12
+# Finds hold one of these, and begin, with the word before them, at most so many characters earlier or later.
+SIGN = re.compile(r"[\d@＠/／]+|[(\[] ?(?:at|AT|arroba)")
+BEFORE, BEHIND = 110, 80
 DATES = frozenset({"BIRTH_DATE", "CARE_DATE"})
 SHORT = 5  # a Latin word up to this long must end where the word ends
 # Scripts without spaces, or with prefixes grown together with the word.
 UNSPACED = re.compile("[\u0600-\u06ff\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
-START = re.compile(
-    r"(?<![A-Za-z0-9])(?<![A-Za-z0-9][./_,=-])"
-    r"(?=[+(]?(?:[A-Z]{1,6}[ -]?)?\d(?:[ ./()+-]{0,2}[0-9A-Za-z]){7}|[A-HJ-NPR-Z\d]{17})"
-)
+START = re.compile(r"[+(A-Z\d](?<![A-Za-z0-9].)(?<![A-Za-z0-9][./_,=-].)")
+LIKELY = re.compile(r"[+(]?(?:[A-Z]{1,6}[ -]?)?\d(?:[ ./()+-]{0,2}[0-9A-Za-z]){7}|[A-HJ-NPR-Z\d]{17}")
 END = re.compile(r"(?![A-Za-z0-9])(?![.,-]\d)")
 IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d ?(?:[A-Z0-9]{4} ?){2,7}[A-Z0-9]{0,4}(?![A-Za-z0-9])")
 EMAIL = re.compile(
@@ -34,7 +36,7 @@ EMAIL = re.compile(
 )
 IPV4 = re.compile(r"(?<![A-Za-z0-9_.-])\d{1,3}(?:\.\d{1,3}){3}(?![A-Za-z0-9_-]|\.\d)")
 IPV6 = re.compile(r"(?<![A-Za-z0-9_.])(?:::|[0-9A-Fa-f]{1,4}:)(?:[0-9A-Fa-f]{0,4}:){2,6}[0-9A-Fa-f]{1,4}(?![A-Za-z0-9_:])")
-MAC = re.compile(r"(?<![A-Za-z0-9_:-])[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2}){4}(?![A-Za-z0-9_:-])")
+MAC = re.compile(r"(?<![A-Za-z0-9_])(?<![A-Fa-f0-9][:-])[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2}){4}(?![A-Za-z0-9_:-])")
 PERSONAL_PATH = (
     r"https?://[^\s/]+(?:/[^\s?#]{0,200})?(?:/~[A-Za-z][\w.-]+"
     r"|/(?:patients?|users?|members?|people|profiles?)/[\w%-]{2,}"
@@ -48,16 +50,16 @@ NUMBER = re.compile(
 CAPITAL = "[A-ZА-ЯЁ]"
 PLATE = re.compile(
     r"(?:[A-HJ-NPR-Z\d]{17}|[一-龥][A-Z][·. -]?[0-9A-Z]{5,6}|[一-龥]{1,4} ?\d{2,3} ?[ぁ-ん] ?\d{1,4}(?:-\d\d)?"
-    r"|(?:[가-힣]{2} ?)?\d{2,3} ?[가-힣] ?\d{4}|\d?[ก-ฮ]{1,3}[ -]?\d{1,4}"
+    r"|(?:[가-힣]{2} ?)?\d{2,3} ?[가-힣] ?\d{4}|(?<![ก-๛])\d?[ก-ฮ]{2,3}[ -]?\d{1,4}"
     r"|\d{3,7}(?:[ -]{0,3}[ء-ۿ](?![ء-ۿ])){1,3}|(?<![ء-ۿ])(?:[ء-ۿ] ){1,3}\d{3,4}"
     rf"|{CAPITAL}{{1,3}}(?:[ -]{CAPITAL}{{1,2}})?[ -]?\d{{2,4}}(?:[ -]?(?:{CAPITAL}|\d){{1,4}}){{0,3}}"
     rf"|\d{{1,4}}[ -]?{CAPITAL}{{1,3}}(?:[ .-]?(?:{CAPITAL}|\d){{1,5}}){{0,3}})(?![A-Za-zА-Яа-я0-9])"
 )
+PART = r"[^\d\n;!?%<>=()]"
 DATE = re.compile(
-    r"(?:昭和|平成|令和|大正)?\d{1,4}[^\d\n;!?]{1,9}\d{1,2}[^\d\n;!?]{1,9}\d{1,4}(?:日|일)?(?![\d])"
-    r"|\d{1,2}(?:[^\d\n;!?,]{1,24},? ?|, ?)\d{4}(?!\d)"
+    rf"(?:昭和|平成|令和|大正)?\d{{1,4}}{PART}{{1,9}}\d{{1,2}}{PART}{{1,9}}\d{{1,4}}(?:日|일)?(?!\d)"
+    rf"|\d{{1,2}}(?:{PART.replace('%', ',%')}{{1,24}},? ?|, ?)\d{{4}}(?!\d)"
 )
-DATE_DIGITS = 4  # at least: 1.2.85
 ISO_OR_RANGE = re.compile(
     r"(?:19|20)\d\d[ ./-]{1,3}(?:(?:19|20)\d\d|[01]?\d[./-][0-3]?\d)$|[0-3]?\d[./-][01]?\d[./-](?:19|20)\d\d$"
     r"|\d+00-\d+00$|(?:19|20)\d\d$"
@@ -68,7 +70,7 @@ UNIT = re.compile(
     re.IGNORECASE,
 )
 HANDLE = re.compile(r"@[A-Za-z0-9_.-]{2,30}|[a-z][a-z0-9._]*[0-9_][a-z0-9._]*")
-GAP = r"(?:[ :]*\n[ :]*|[^\d\n;!?,،、。।]{0,28}?)"
+GAP = r"(?:[ :]*\n[ :]*|[^\d\n;!?、。।]{0,40}?)"
 MONTH_BEFORE = re.compile(r"[^\W\d_]{3,12}\.? $")
 
 
@@ -144,9 +146,10 @@ def _branches(node: Mapping[str, Any]) -> str:
 
 @cache
 def _plain() -> dict[int, str]:
-    """Return digits of all scripts, wide forms and dashes as the ASCII character they stand for."""
+    """Return digits of all scripts, wide forms and dashes with the ASCII character they stand for."""
     table = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {0x3000: " ", 0xA0: " ", 0x202F: " "}
-    table |= {code: "-" for code in (*range(0x2010, 0x2016), 0x2212, 0xFE63, 0xFF0D)}
+    table |= {code: "-" for code in (*range(0x2010, 0x2016), 0x2212, 0xFE63)}
+    table[0xFF0D] = "-"
     digits = ((code, unicodedata.decimal(chr(code), None)) for code in range(0x80, 0x20000))
     return table | {code: str(digit) for code, digit in digits if digit is not None}
 
@@ -167,10 +170,16 @@ def find(text: str) -> list[Span]:
     Of overlapping finds one span remains that covers them all; the word before a number says its
     class rather than its shape.
     """
-    plain = fold(text)
-    low = _lower(plain)
-    ranked = ((0, _alone(plain, low)), (1, _announced(plain, low)), (2, _addresses(plain)))
-    found = sorted((span.start, span.end, rank, span.kind) for rank, spans in ranked for span in spans)
+    places = list(_places(text))
+    plain = _within(text, places, fold)
+    low = _within(plain, places, _lower)
+    ways = (_alone, _announced, _addresses)
+    found = sorted(
+        (span.start, span.end, rank, span.kind)
+        for place in places
+        for rank, way in enumerate(ways)
+        for span in way(plain, low, *place)
+    )
     out: list[tuple[Span, int]] = []
     for start, end, rank, kind in found:
         if out and start < out[-1][0].end:
@@ -181,22 +190,44 @@ def find(text: str) -> list[Span]:
     return [span for span, _ in out]
 
 
-def _addresses(plain: str) -> Iterator[Span]:
+def _places(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a text that can hold finds; each is searched on its own."""
+    first, last = 0, -1
+    for m in SIGN.finditer(text):
+        if m.start() - BEFORE > last:
+            if last >= 0:
+                yield first, last
+            first = max(0, m.start() - BEFORE)
+        last = m.end() + BEHIND
+    if last >= 0:
+        yield first, last
+
+
+def _within(text: str, places: Iterable[tuple[int, int]], change: Callable[[str], str]) -> str:
+    """Return a text changed in some places, which keep their length; elsewhere it would cost time for nothing."""
+    pieces, past = [], 0
+    for first, last in places:
+        pieces += [text[past:first], change(text[first:last])]
+        past = last
+    return "".join((*pieces, text[past:]))
+
+
+def _addresses(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
     """Yield e-mail, network and page addresses."""
     known = rules()
     if "@" in plain or "(" in plain or "[" in plain:
-        yield from (Span(m.start(), m.end(), "EMAIL") for m in EMAIL.finditer(plain))
+        yield from (Span(m.start(), m.end(), "EMAIL") for m in EMAIL.finditer(plain, first, last))
     if "/" in plain:
-        for m in known.profile.finditer(plain):
+        for m in known.profile.finditer(plain, first, last):
             if m.group(1).lower() not in known.public_names:
                 yield Span(m.start(), m.end(), "PROFILE_URL")
-        yield from (Span(m.start(), m.end(), "PROFILE_URL") for m in _personal_path().finditer(plain))
-    for m in IPV4.finditer(plain):
+        yield from (Span(m.start(), m.end(), "PROFILE_URL") for m in _personal_path().finditer(plain, first, last))
+    for m in IPV4.finditer(plain, first, last):
         if _is_address(m.group()) and not known.not_after.search(plain[max(0, m.start() - 12) : m.start()].lower()):
             yield Span(m.start(), m.end(), "IP")
     if ":" in plain or "-" in plain:
-        yield from (Span(m.start(), m.end(), "IP") for m in IPV6.finditer(plain) if _is_address(m.group()))
-        yield from (Span(m.start(), m.end(), "DEVICE") for m in MAC.finditer(plain))
+        yield from (Span(m.start(), m.end(), "IP") for m in IPV6.finditer(plain, first, last) if _is_address(m.group()))
+        yield from (Span(m.start(), m.end(), "DEVICE") for m in MAC.finditer(plain, first, last))
 
 
 @cache
@@ -212,18 +243,18 @@ def _is_address(text: str) -> bool:
     return sum(char.isalnum() for char in text) > 6  # noqa: PLR2004 - 1.2.3.4 is a section of a text
 
 
-def _alone(plain: str, low: str) -> Iterator[Span]:
+def _alone(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
     """Yield numbers that tell themselves by shape and check digits."""
     known = rules()
     past = 0
-    for start in (m.start() for m in START.finditer(plain)):
-        if start < past or known.not_after.search(low[max(0, start - 12) : start]):
+    for start in (m.start() for m in START.finditer(plain, first, last)):
+        if start < past or not LIKELY.match(plain, start) or known.not_after.search(low[max(0, start - 12) : start]):
             continue
         end, kind = max((_longest(plain, start, number) for number in known.numbers), default=(0, ""))
         if end and not _public(kind, plain[start:end]):
             past = end
             yield Span(start, end, kind)
-    for m in IBAN.finditer(plain):
+    for m in IBAN.finditer(plain, first, last):
         if length := id_numbers.iban(m.group()):
             yield Span(m.start(), m.start() + length, "BANK_ACCOUNT")
 
@@ -241,29 +272,29 @@ def _public(kind: str, number: str) -> bool:
     return kind == "PHONE" and digits.startswith(rules().public_prefixes)
 
 
-def _announced(plain: str, low: str) -> Iterator[Span]:
+def _announced(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
     """Yield what follows a word that announces it; of two words the nearer one says the class."""
     known = rules()
-    last: Span | None = None
+    found: Span | None = None
     past = 0
-    for start in (m.start() for m in known.begin.finditer(low)):
+    for start in (m.start() for m in known.begin.finditer(low, first, last)):
         pattern = known.cue[low[start]] if start >= past else None
         m = pattern.match(low, start) if pattern else None
         if m is None or not _ends(low, start, m.end()):
             continue
         past = m.end()
-        if last and start >= last.start:
-            past = last.end  # what is found holds no words
+        if found and found.start <= start < found.end:
+            past = found.end  # what is found holds no words
             continue
         span = _value(plain, low, past, known.cues[m.group()])
-        if span and last and span.start < last.end:
-            last = span
+        if span and found and span.start < found.end:
+            found = span
         elif span:
-            if last:
-                yield last
-            last = span
-    if last:
-        yield last
+            if found:
+                yield found
+            found = span
+    if found:
+        yield found
 
 
 def _ends(low: str, start: int, end: int) -> bool:
@@ -286,9 +317,9 @@ def _value(plain: str, low: str, at: int, kind: str) -> Span | None:
     start, end = m.span(1)
     if kind == "HANDLE":
         return Span(start, end, kind) if _is_handle(m.group(1)) else None
-    if kind in DATES and sum(map(str.isdigit, m.group(1))) < DATE_DIGITS:
-        return None
     if kind in DATES:
+        if not _is_date(m.group(1)):
+            return None
         month = MONTH_BEFORE.search(low, max(at, start - 14), start) if m.group(1)[:2].strip(" ,").isdigit() else None
         return Span(month.start() if month else start, end, kind)
     value = m.group(1)
@@ -299,6 +330,14 @@ def _value(plain: str, low: str, at: int, kind: str) -> Span | None:
     if UNIT.match(plain, end) or (kind == "VEHICLE" and value.isdigit()):
         return None
     return Span(start, end, kind)
+
+
+def _is_date(text: str) -> bool:
+    """Say whether the numbers of a text can be a day, a month and a year, or a day and a year."""
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    year = max(numbers) if max(numbers) > DAYS else numbers[-1]
+    numbers.remove(year)
+    return all(0 < number <= DAYS for number in numbers) and (len(numbers) == 1 or min(numbers) <= MONTHS)
 
 
 def _is_handle(value: str) -> bool:

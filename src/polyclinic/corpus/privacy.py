@@ -35,7 +35,7 @@ SUSPECT = (
     r"\p{Nd}(?:[\p{Zs}\p{Pd}./()＋]{0,3}[A-Z]?\p{Nd}){4}",  # five digits, however parted
     r"\p{Nd}{1,2}[^\p{Nd}\n]{1,24}\p{Nd}{4}",  # 3 March 1985
     r"\p{Nd}[./\p{Pd}年년 ]{1,2}\p{Nd}{1,2}[./\p{Pd}月월 ]{1,2}\p{Nd}",
-    r"[a-z._][0-9_]",  # handles
+    r"[a-z][a-z0-9._]{3,}[0-9_]",  # handles
     r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*:|(?:[\p{Nd}A-Fa-f]{2}[:-]){5}",
     # plates, and numbers that begin with letters
     r"\p{Lu}{1,3}[ -]?\p{Nd}{2,4}[ -]?\p{Lu}{1,3}|\p{Lu}{1,6}[ -]?\p{Nd}{3,5}|[A-HJ-NPR-Z0-9]{17}|\p{Nd}{2,4}[ -]?\p{Lu}{1,3}",
