@@ -18,8 +18,8 @@ import yaml
 from polyclinic.corpus import id_numbers
 
 DAYS, MONTHS = 31, 12
-# Finds hold one of these, and begin, with the word before them, at most so many characters earlier or later.
-SIGN = re.compile(r"[\d@＠/／]+|[(\[] ?(?:at|AT|arroba)")
+# Finds hold two characters of these, and begin, with the word before them, at most so many characters earlier.
+SIGN = re.compile(r"\d[\d/／]*|.@|.＠|\.[a-z]{2,3}[/／]|[/／]{2}|[(\[] ?(?:at|AT|arroba)")
 BEFORE, BEHIND = 110, 80
 DATES = frozenset({"BIRTH_DATE", "CARE_DATE"})
 SHORT = 5  # a Latin word up to this long must end where the word ends
@@ -192,14 +192,15 @@ def find(text: str) -> list[Span]:
 
 def _places(text: str) -> Iterator[tuple[int, int]]:
     """Yield the stretches of a text that can hold finds; each is searched on its own."""
-    first, last = 0, -1
+    first, last, signs = 0, -1, 0
     for m in SIGN.finditer(text):
         if m.start() - BEFORE > last:
-            if last >= 0:
+            if signs > 1:
                 yield first, last
-            first = max(0, m.start() - BEFORE)
+            first, signs = max(0, m.start() - BEFORE), 0
         last = m.end() + BEHIND
-    if last >= 0:
+        signs += m.end() - m.start()
+    if signs > 1:
         yield first, last
 
 

@@ -27,27 +27,42 @@ Way = Callable[[str, PrivacySection], tuple[str, list[str]]]
 Rows = npt.NDArray[np.int64]
 NAMES = ("id", "group")  # what has to stay apart where it is hidden
 FIELDS = ("source", "licence", "category", "url")
-# Anything that could be a find, alone or after a word: a superset, and cheap. One after the other,
-# since all in one pattern have more states than RE2 keeps.
-ANY = r"[\p{Nd}@＠]|://|\.(?:com|me|ru|net)/|[(\[] ?(?:at|AT|arroba) ?[)\]]|[A-Fa-f]{2}[:-][A-Fa-f]{2}[:-]"
+# Anything that could be a find, alone or after a word: a superset, and cheap. One pattern after the
+# other, since all in one have more states than RE2 keeps; ranges written out, since a pattern is
+# compiled anew for each batch and Unicode classes cost milliseconds.
+ZEROS = "0٠۰०০੦૦௦౦೦൦๐໐༠၀០０"  # of the scripts whose digits are known
+DIGIT = f"[{''.join(f'{zero}-{chr(ord(zero) + 9)}' for zero in ZEROS)}]"
+LETTER, CAPITAL = "[ء-ۿ一-龥ぁ-ん가-힣ก-ฮ]", "[A-ZА-Я]"
+ADDRESS = r"@|＠|://|\.(?:com|me|ru|net)/|[(\[] ?(?:at|AT|arroba) ?[)\]]"
+HARDWARE = rf"[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f]{{0,4}}:[0-9A-Fa-f:]*:|(?:(?:{DIGIT}|[A-Fa-f]){{2}}[:-]){{5}}"
+ANY = rf"{DIGIT}|{ADDRESS}|[A-Fa-f]{{2}}[:-][A-Fa-f]{{2}}[:-]"
 SUSPECT = (
-    r"@|＠|://|\.(?:com|me|ru|net)/|[(\[] ?(?:at|AT|arroba) ?[)\]]",
-    r"\p{Nd}(?:[\p{Zs}\p{Pd}./()＋]{0,3}[A-Z]?\p{Nd}){4}",  # five digits, however parted
-    r"\p{Nd}{1,2}[^\p{Nd}\n]{1,24}\p{Nd}{4}",  # 3 March 1985
-    r"\p{Nd}[./\p{Pd}年년 ]{1,2}\p{Nd}{1,2}[./\p{Pd}月월 ]{1,2}\p{Nd}",
-    r"[a-z][a-z0-9._]{3,}[0-9_]",  # handles
-    r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*:|(?:[\p{Nd}A-Fa-f]{2}[:-]){5}",
+    rf"{ADDRESS}|[a-z][a-z0-9._]{{3,}}[0-9_]",
+    rf"{DIGIT}(?:[ \p{{Pd}}./()＋]{{0,3}}[A-Z]?{DIGIT}){{4}}",  # five digits, however parted
+    rf"{DIGIT}[^0-9\n]{{1,24}}{DIGIT}{{4}}",  # 3 March 1985
+    rf"{DIGIT}[./年년 \p{{Pd}}]{{1,2}}{DIGIT}{{1,2}}[./月월 \p{{Pd}}]{{1,2}}{DIGIT}",
+    HARDWARE,
     # plates, and numbers that begin with letters
-    r"\p{Lu}{1,3}[ -]?\p{Nd}{2,4}[ -]?\p{Lu}{1,3}|\p{Lu}{1,6}[ -]?\p{Nd}{3,5}|[A-HJ-NPR-Z0-9]{17}|\p{Nd}{2,4}[ -]?\p{Lu}{1,3}",
-    r"\p{Nd}{2,4} ?\p{Lo} ?\p{Nd}{2}|\p{Lo}{2}[ -]?\p{Nd}{3,4}|\p{Lo}[A-Z][0-9A-Z]{5}|\p{Nd}{3} ?\p{Lo} \p{Lo}",
+    rf"{CAPITAL}{{1,3}}[ -]?{DIGIT}{{2,4}}[ -]?{CAPITAL}{{1,3}}|{CAPITAL}{{1,6}}[ -]?{DIGIT}{{3,5}}"
+    rf"|[A-HJ-NPR-Z0-9]{{17}}|{DIGIT}{{2,4}}[ -]?{CAPITAL}{{1,3}}",
+    rf"{DIGIT}{{2,4}} ?{LETTER} ?{DIGIT}{{2}}|{LETTER}{{2}}[ -]?{DIGIT}{{3,4}}|{LETTER}[A-Z][0-9A-Z]{{5}}"
+    rf"|{DIGIT}{{3}} ?{LETTER} {LETTER}",
+)
+# Ids are full of numbers: here only what tells itself, and the commonest words.
+NAMED = (
+    rf"{ADDRESS}|{HARDWARE}|{DIGIT}(?:[ ./()+-]{{0,2}}{DIGIT}){{6}}|[A-Z]{{5,6}}{DIGIT}{{2}}|[A-HJ-NPR-Z0-9]{{17}}"
+    r"|(?i:mrn|tel|phone|mobile|passport|dob|birth|born|ssn|nhs|iban|patient|record|chart|hosp|policy|card|account"
+    r"|telegram|wechat|whatsapp|instagram|skype|licen|plate)",
 )
 
 
-def suspects(column: pa.Array) -> list[int]:
+def suspects(column: pa.Array, patterns: Sequence[str] = SUSPECT) -> list[int]:
     """Return which texts of a column may hold a find."""
     some = np.flatnonzero(_matches(column, ANY))
+    if not len(some):
+        return []
     column = column.take(pa.array(some))
-    return some[np.logical_or.reduce([_matches(column, pattern) for pattern in SUSPECT])].tolist()
+    return some[np.logical_or.reduce([_matches(column, pattern) for pattern in patterns])].tolist()
 
 
 def _matches(column: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
@@ -122,7 +137,7 @@ def _column(
 ) -> tuple[bool, pa.Array]:
     """Hide what is in one column; adds the classes to `found` by row."""
     new: dict[int, str] = {}
-    for at in suspects(column):
+    for at in suspects(column, NAMED if way is hide_name else SUSPECT):
         text, kinds = way(column[at].as_py(), rule)
         if kinds:
             new[at] = text
