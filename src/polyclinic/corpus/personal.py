@@ -19,7 +19,7 @@ from polyclinic.corpus import id_numbers
 
 DAYS, MONTHS = 31, 12
 # Finds hold two characters of these, and begin, with the word before them, at most so many characters earlier.
-SIGN = re.compile(r"\d[\d/／]*|.@|.＠|\.[a-z]{2,3}[/／]|[/／]{2}|[(\[] ?(?:at|AT|arroba)")
+SIGN = re.compile(r"\d[\d/／@＠]*|.[@＠]|\.[a-z]{2,3}[/／]|[/／]{2}|[(\[] ?(?:at|AT|arroba)")
 BEFORE, BEHIND = 110, 80
 DATES = frozenset({"BIRTH_DATE", "CARE_DATE"})
 SHORT = 5  # a Latin word up to this long must end where the word ends
@@ -70,7 +70,9 @@ UNIT = re.compile(
     re.IGNORECASE,
 )
 HANDLE = re.compile(r"@[A-Za-z0-9_.-]{2,30}|[a-z][a-z0-9._]*[0-9_][a-z0-9._]*")
-GAP = r"(?:[ :]*\n[ :]*|[^\d\n;!?、。।]{0,40}?)"
+BACK = r"[^\d\n.;,!?。]{1,16}$"  # between a value and a word that comes after it
+BACKWARD = 48
+GAP = r"(?:[ :]*\n[ :]*|[^\d\n!?]{0,40}?)"
 MONTH_BEFORE = re.compile(r"[^\W\d_]{3,12}\.? $")
 
 
@@ -96,7 +98,7 @@ class Rules(NamedTuple):
     not_after: re.Pattern[str]
     profile: re.Pattern[str]
     public_names: frozenset[str]
-    public_prefixes: tuple[str, ...]
+    public: re.Pattern[str]
 
 
 @cache
@@ -115,7 +117,7 @@ def rules() -> Rules:
         re.compile(rf"(?<![a-z])(?:{words})[ :.#-]*$"),
         re.compile(rf"(?:https?://)?(?:[\w-]+\.)?(?<![\w-])(?:{'|'.join(table['profiles'])})@?([\w.%-]{{2,}})[^\s,;)]*"),
         frozenset(table["public_names"]),
-        tuple(table["public_prefixes"]),
+        re.compile("|".join(table["public"])),
     )
 
 
@@ -270,7 +272,7 @@ def _longest(plain: str, start: int, number: Number) -> tuple[int, str]:
 def _public(kind: str, number: str) -> bool:
     """Say whether a phone number is a help line's."""
     digits = "".join(filter(str.isdigit, number))
-    return kind == "PHONE" and digits.startswith(rules().public_prefixes)
+    return kind == "PHONE" and rules().public.fullmatch(digits) is not None
 
 
 def _announced(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
@@ -287,7 +289,8 @@ def _announced(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
         if found and found.start <= start < found.end:
             past = found.end  # what is found holds no words
             continue
-        span = _value(plain, low, past, known.cues[m.group()])
+        kind = known.cues[m.group()]
+        span = _value(plain, low, past, kind) or _value_before(plain, low, start, kind)
         if span and found and span.start < found.end:
             found = span
         elif span:
@@ -304,33 +307,49 @@ def _ends(low: str, start: int, end: int) -> bool:
     return longer or bool(UNSPACED.match(low[start]) or UNSPACED.match(low[end]))
 
 
+def _shape(kind: str) -> str:
+    return (HANDLE if kind == "HANDLE" else DATE if kind in DATES else PLATE if kind == "VEHICLE" else NUMBER).pattern
+
+
 @cache
 def _after(kind: str) -> re.Pattern[str]:
-    value = HANDLE if kind == "HANDLE" else DATE if kind in DATES else PLATE if kind == "VEHICLE" else NUMBER
-    return re.compile(f"{GAP}({value.pattern})")
+    return re.compile(f"{GAP}({_shape(kind)})")
+
+
+@cache
+def _before(kind: str) -> re.Pattern[str]:
+    return re.compile(f"(?<![A-Za-z0-9.,/-])({_shape(kind)}){BACK}")
 
 
 def _value(plain: str, low: str, at: int, kind: str) -> Span | None:
     """Return the number, date or handle that follows a word, or None where that is something else."""
     m = _after(kind).match(plain, at)
-    if m is None:
-        return None
-    start, end = m.span(1)
+    return _judged(plain, low, Span(*m.span(1), kind), at) if m else None
+
+
+def _value_before(plain: str, low: str, end: int, kind: str) -> Span | None:
+    """Return what stands just before a word (`123456 is her file number`)."""
+    first = max(0, end - BACKWARD)
+    m = _before(kind).search(plain, first, end)
+    return _judged(plain, low, Span(*m.span(1), kind), first) if m else None
+
+
+def _judged(plain: str, low: str, span: Span, at: int) -> Span | None:
+    """Return a value if it can be one of its class, a month before it included."""
+    start, end, kind = span
+    value = plain[start:end]
     if kind == "HANDLE":
-        return Span(start, end, kind) if _is_handle(m.group(1)) else None
+        return span if value[0] == "@" or len(value) >= SHORT else None
     if kind in DATES:
-        if not _is_date(m.group(1)):
+        if not _is_date(value):
             return None
-        month = MONTH_BEFORE.search(low, max(at, start - 14), start) if m.group(1)[:2].strip(" ,").isdigit() else None
+        month = MONTH_BEFORE.search(low, max(at, start - 14), start) if value[:2].strip(" ,").isdigit() else None
         return Span(month.start() if month else start, end, kind)
-    value = m.group(1)
     few, many = rules().digits[kind]
-    count = sum(map(str.isdigit, value))
-    if not few <= count <= many or ISO_OR_RANGE.match(value.lstrip("+#( ")) or _public(kind, value):
+    if not few <= sum(map(str.isdigit, value)) <= many or ISO_OR_RANGE.match(value.lstrip("+#( ")):
         return None
-    if UNIT.match(plain, end) or (kind == "VEHICLE" and value.isdigit()):
-        return None
-    return Span(start, end, kind)
+    unfit = UNIT.match(plain, end) or _public(kind, value) or (kind == "VEHICLE" and value.isdigit())
+    return None if unfit else span
 
 
 def _is_date(text: str) -> bool:
@@ -339,7 +358,3 @@ def _is_date(text: str) -> bool:
     year = max(numbers) if max(numbers) > DAYS else numbers[-1]
     numbers.remove(year)
     return all(0 < number <= DAYS for number in numbers) and (len(numbers) == 1 or min(numbers) <= MONTHS)
-
-
-def _is_handle(value: str) -> bool:
-    return value[0] == "@" or len(value) >= SHORT
