@@ -57,9 +57,7 @@ class DedupSection(Section):
     """Duplicates: exact on normalised text first, then near ones by MinHash."""
 
     near: bool = Field(True, description="drop near duplicates, too")
-    similarity: Fraction = Field(
-        0.5, description="estimated share of 5-token shingles that near duplicates have in common"
-    )
+    similarity: Fraction = Field(0.5, description="share of 5-token runs that near duplicates share")
     shortest: Count = Field(20, description="tokens below which a text is compared exactly only")
 
 
@@ -216,6 +214,44 @@ class MixSection(Section):
         return self
 
 
+# What a text may hold that points at a person; how each is found is in data/privacy.yaml.
+PRIVATE = [
+    "BANK_ACCOUNT",
+    "BIRTH_DATE",
+    "CARD",
+    "CARE_DATE",
+    "DEVICE",
+    "DRIVING_LICENCE",
+    "EMAIL",
+    "HANDLE",
+    "HEALTH_ID",
+    "IP",
+    "NATIONAL_ID",
+    "PASSPORT",
+    "PHONE",
+    "PRACTITIONER",
+    "PROFILE_URL",
+    "RECORD",
+    "SOCIAL_SECURITY",
+    "SPECIMEN",
+    "TAX_ID",
+    "VEHICLE",
+]
+
+
+class PrivacySection(Section):
+    """Numbers, dates and addresses that point at a person; names of persons are not looked for."""
+
+    mode: Literal["redact", "drop", "refuse", "off"] = Field("redact", description="what is done to a find")
+    classes: list[str] | None = Field(None, description="kinds that are looked for; all twenty when left out")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if unknown := sorted(set(self.classes or ()) - set(PRIVATE)):
+            raise ValueError(f"no such class: {', '.join(unknown)}; there are {', '.join(PRIVATE)}")
+        return self
+
+
 class CorpusSection(Section):
     """Which texts and exams go in, and how they are cleaned and packed."""
 
@@ -228,6 +264,7 @@ class CorpusSection(Section):
     held_out: Fraction = Field(0.05, description="share of documents kept from training, by group")
     validation: Fraction = Field(0.0, description="share of training text kept for validate_every, by group")
     check_language: Literal["drop", "report"] = Field("drop", description="text in another language")
+    privacy: PrivacySection = PrivacySection()
     dedup: DedupSection | None = DedupSection()
     decontaminate: DecontaminateSection | None = Field(
         DecontaminateSection(), description="exam items in training text"

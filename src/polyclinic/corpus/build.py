@@ -80,7 +80,7 @@ def _finish(
         raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
     _gather(planned.texts, place, folder)
     faults = Faults(strict=section.on_error == "fail")
-    questions = evaluated(planned, wanted_languages(section), faults)
+    questions = evaluated(planned, wanted_languages(section), faults, section.privacy, counts)
     counts += faults.counts("exams: ")
     folders = (place / phases.CLEAN / item.name for item in planned.texts)
     gather(folders, faults.lines(), folder / QUARANTINE)

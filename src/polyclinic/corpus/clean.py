@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from polyclinic.corpus import decontaminate, dedup, identity, licence, quality, read, starter
+from polyclinic.corpus import decontaminate, dedup, identity, licence, privacy, quality, read, starter
 from polyclinic.corpus.faults import QUARANTINE, Faults
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
 from polyclinic.corpus.step import MARK, REASON, Outcome, Step, outcome, texts
 from polyclinic.corpus.tables import DOCUMENTS, DROPPED, MARKS, Writer
-from polyclinic.corpus_section import CorpusSection, Source
+from polyclinic.corpus_section import CorpusSection, PrivacySection, Source
 from polyclinic.errors import PolyclinicError
 from polyclinic.records import Document, Question
 
@@ -52,6 +52,7 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
         ("choose", partial(choose, wanted=frozenset(wanted))),
         ("licence", partial(licence.apply, policy=section.licences)),
         ("normalise", normalise),
+        ("privacy", partial(privacy.privacy, rule=section.privacy, file=cleaning.input.file)),
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
     if section.quality:
@@ -91,7 +92,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
                 result = _done(name, step, batch, cleaning.input)
                 if batch.num_rows != result.batch.num_rows + result.dropped.num_rows:
                     raise PolyclinicError(name, "rows went uncounted", "report this")
-                dropped.write(examples(result.dropped, shown))
+                dropped.write(examples(result.dropped, shown, cleaning.section.privacy))
                 counts += result.counts
                 flow[name]["rows_in"] += batch.num_rows
                 flow[name]["rows_out"] += result.batch.num_rows
@@ -127,14 +128,20 @@ def drops(shown: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
     return {code: out[code] for code in sorted(out)}
 
 
-def examples(dropped: pa.RecordBatch, shown: Counter[tuple[str, str]]) -> pa.RecordBatch:
-    """Return the first rows of each reason and language, with the beginning of their text."""
+def examples(
+    dropped: pa.RecordBatch, shown: Counter[tuple[str, str]], rule: PrivacySection | None = None
+) -> pa.RecordBatch:
+    """Return the first rows of each reason and language, with the beginning of their text.
+
+    With a rule what points at a person is hidden: a step before privacy may have dropped the row.
+    """
     rows = []
     columns = [dropped.column(name).to_pylist() for name in ("id", "language", "source", REASON)]
     for row in zip(*columns, texts(dropped), strict=True):
         shown[row[3], row[1]] += 1
         if shown[row[3], row[1]] <= EXAMPLES:
-            rows.append(dict(zip(DROPPED.names, (*row[:4], row[4][:EXCERPT]), strict=True)))
+            seen = privacy.example(row, rule) if rule else row
+            rows.append(dict(zip(DROPPED.names, (*seen[:4], seen[4][:EXCERPT]), strict=True)))
     return pa.RecordBatch.from_pylist(rows, schema=DROPPED)
 
 

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import exams, starter
+from polyclinic.corpus import exams, privacy, starter
 from polyclinic.corpus.clean import asked
 from polyclinic.corpus.faults import Faults
 from polyclinic.corpus.inputs import Input, Plan
 from polyclinic.corpus.normalise import clean_question
 from polyclinic.corpus.questions import to_question
 from polyclinic.corpus.read import numbered
-from polyclinic.corpus_section import DecontaminateSection
+from polyclinic.corpus_section import DecontaminateSection, PrivacySection
 from polyclinic.records import Question
 
 
@@ -24,8 +24,13 @@ def questions(item: Input, faults: Faults) -> Iterator[Question]:
     return map(clean_question, found)
 
 
-def evaluated(planned: Plan, wanted: tuple[str, ...], faults: Faults) -> list[Question]:
-    """Return the exam questions in the wanted languages, in source order, as many as the sources allow."""
+def evaluated(
+    planned: Plan, wanted: tuple[str, ...], faults: Faults, rule: PrivacySection, counts: Counter[str]
+) -> list[Question]:
+    """Return the exam questions in the wanted languages, in source order, as many as the sources allow.
+
+    Counts what is hidden in them.
+    """
     out: list[Question] = []
     taken: Counter[tuple[int, str]] = Counter()
     for item in planned.exams:
@@ -34,7 +39,7 @@ def evaluated(planned: Plan, wanted: tuple[str, ...], faults: Faults) -> list[Qu
             place = (item.number, question.language)
             if question.language in wanted and (cap is None or taken[place] < cap):
                 taken[place] += 1
-                out.append(question)
+                out += privacy.question(question, rule, item.file, counts)
     return out
 
 
