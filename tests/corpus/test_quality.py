@@ -153,7 +153,7 @@ def test_each_language_has_its_own_percentiles_and_small_ones_are_left_alone() -
     assert found == {0: "quality: length low", 98: "quality: length high", 99: "quality: length high"} | {
         199: "quality: length high"
     }
-    assert counts == {"quality: zh has too few documents for a percentile of length": 9}
+    assert counts == {"quality: zh has too few documents for a percentile": 9}
     standing = np.ones(209, dtype=np.bool_)
     standing[[0, 150]] = False  # 99 English documents are too few, 99 Thai as well
     assert beyond(marks, standing, asked, ".", Counter()) == {}

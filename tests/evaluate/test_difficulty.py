@@ -15,7 +15,7 @@ from polyclinic.cli import main
 from polyclinic.corpus.build import build
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.evaluate import difficulty as module
-from polyclinic.evaluate.difficulty import COLUMNS, Figures, difficulty, gaps, write_difficulty
+from polyclinic.evaluate.difficulty import COLUMNS, Figures, Scored, difficulty, first, gaps, write_difficulty
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.progress import Silent
 from polyclinic.records import Document, Turn
@@ -120,6 +120,12 @@ def test_what_is_cut_off_counts_neither_after_the_question_nor_alone(
     assert figures.loss_alone == pytest.approx(
         nats(base, alone + answer, range(len(alone), len(alone) + kept)), rel=1e-4
     )
+
+
+def test_what_is_left_after_a_cut_is_taken_from_the_first_answers() -> None:
+    rows = [Scored([1, 2, 3], [False, True, True]), Scored([1, 2], [False, True])]
+    for tokens, counted in ((3, [2, 1]), (2, [2, 0]), (1, [1, 0])):
+        assert [sum(row.counts) for row in first(rows, tokens)] == counted
 
 
 def test_answers_of_few_tokens_have_no_ifd(models: dict[str, Path]) -> None:

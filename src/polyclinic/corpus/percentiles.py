@@ -47,7 +47,8 @@ def beyond(marks: pa.Table, standing: Mask, section: QualitySection, root: str, 
             values = column(name)[rows]
             rows, values = _known(name, rows, values, counts)
             if len(rows) < section.min_documents:
-                counts[f"quality: {code} has too few documents for a percentile of {name}"] += len(rows)
+                note = f"quality: {code} has too few documents for a percentile"
+                counts[note] = max(counts[note], len(rows))
                 continue
             odd = outside(values, ordinary(code).get(name, [None, None]), nothing=True)
             for low, gone in zip((True, False), outermost(values, *ends), strict=True):
