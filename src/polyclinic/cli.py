@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_train
+from polyclinic import commands, commands_corpus, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
@@ -49,6 +49,9 @@ def _stages(groups: Any) -> None:
     _out(built)
     inspect = _command(corpus, "inspect", commands.cmd_corpus_inspect, "print the data card of a built corpus")
     inspect.add_argument("folder", type=Path, metavar="DIR")
+    _corpus_audit(
+        _command(corpus, "audit", commands_corpus.cmd_corpus_audit, "audit translations beside their sources")
+    )
     upcycle = _group(groups, "upcycle", "dense checkpoint to proven mixture")
     _upcycle_build(_command(upcycle, "build", commands.cmd_upcycle_build, "build a mixture and prove it"))
     verify = _command(upcycle, "verify", commands.cmd_upcycle_verify, "prove a mixture equal to its dense parent")
@@ -81,6 +84,21 @@ def _stages(groups: Any) -> None:
             "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
         )
         _out(alone)
+
+
+def _corpus_audit(audit: Parser) -> None:
+    """Add what `corpus audit` takes."""
+    audit.add_argument("source", type=Path, metavar="SOURCE", help="file of documents")
+    audit.add_argument("target", type=Path, nargs="+", metavar="TARGET", help="files of their translations")
+    audit.add_argument("--only", action="append", metavar="NAME", help="only records of this source; may be repeated")
+    audit.add_argument("--glossary", action=Once, type=Path, metavar="CSV", help="source_language,term,language,form")
+    how = audit.add_mutually_exclusive_group()
+    how.add_argument("--norms", action=Once, type=Path, metavar="FILE", help="what is usual, learned before")
+    how.add_argument(
+        "--learn", action=Once, type=Path, metavar="FILE", help="take these as good and write what is usual"
+    )
+    audit.add_argument("--reliability", action=Once, type=share, default=0.8, metavar="R",
+        help="terms that good translations keep less often do not fail (0.8)")  # fmt: skip
 
 
 def _upcycle_build(build: Parser) -> None:

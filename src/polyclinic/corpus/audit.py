@@ -31,6 +31,7 @@ class Pair(NamedTuple):
     language: str
     source: str
     target: str
+    id: str = ""
 
 
 class Finding(NamedTuple):
@@ -70,7 +71,7 @@ class Limits(NamedTuple):
 
     reliability: float = 0.0  # a term or cue that good translations hold less often is counted, not failed
     cues: float = 0.6
-    strangers: float = 0.3  # a form whose term good sources lack more often than this says nothing
+    strangers: float = 0.1  # a form whose term good sources lack more often than this says nothing
     deviations: float = 3.3  # of the length
 
 

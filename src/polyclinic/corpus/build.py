@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic.corpus import executor, readers, starter
+from polyclinic.corpus.answers import FILE as ANSWERS
 from polyclinic.corpus.card import write_card
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, asked, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.executor import Task
 from polyclinic.corpus.inputs import Input, plan, wanted_languages
+from polyclinic.corpus.models import model_inputs
 from polyclinic.corpus.normalise import clean_question
 from polyclinic.corpus.select import Selecting, select
+from polyclinic.corpus.step import made
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import PolyclinicError
@@ -48,8 +51,9 @@ def build(section: CorpusSection, folder: Path, progress: Progress, shards: Path
         sum(m["facts"][name] for m in found) for name, found in (("rows_in", cleaned), ("rows_out", selected))
     )
     dropped = sum(n for reason, n in counts.items() if reason.startswith("dropped"))
-    if rows_in != kept + dropped:
-        raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
+    if rows_in + made(counts) != kept + dropped:
+        what = f"{rows_in} rows in, {made(counts)} made, {kept} out, {dropped} dropped"
+        raise PolyclinicError(folder, what, "report this")
     _gather(inputs, place, folder)
     questions = _questions(section, wanted)
     write_table(folder / "questions.parquet", QUESTIONS, (q.row() for q in questions))
@@ -69,12 +73,13 @@ def _clean(
     section: CorpusSection, inputs: Sequence[Input], wanted: tuple[str, ...], place: Path, progress: Progress
 ) -> Facts:
     """Clean every input on its own."""
-    settings = {"section": section.cleaning(), "wanted": wanted, "code": code()}
+    settings = {"section": section.cleaning(), "wanted": wanted, "code": code(), "models": model_inputs(section)}
+    answers = place / ANSWERS if section.rewrite or section.translate else None
     tasks = [
         Task(
             item.name,
             {"input": [item.sha256, item.source.model_dump()], **settings},
-            partial(clean, Cleaning(item, section, wanted)),
+            partial(clean, Cleaning(item, section, wanted, answers)),
         )
         for item in inputs
     ]

@@ -16,8 +16,9 @@ import pyarrow as pa
 from polyclinic.corpus import dedup, readers, starter
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
+from polyclinic.corpus.models import model_steps
 from polyclinic.corpus.normalise import normalise
-from polyclinic.corpus.step import MARK, REASON, Outcome, Step, outcome, texts
+from polyclinic.corpus.step import MARK, REASON, Outcome, Step, made, outcome, texts
 from polyclinic.corpus.tables import DOCUMENTS, DROPPED, MARKS, Writer, batches
 from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import PolyclinicError
@@ -34,6 +35,7 @@ class Cleaning(NamedTuple):
     input: Input
     section: CorpusSection
     wanted: tuple[str, ...]
+    answers: Path | None = None  # where a language model's answers are kept
 
 
 @cache
@@ -41,14 +43,15 @@ def _identifier(wanted: tuple[str, ...]) -> Identifier:
     return Identifier(wanted)
 
 
-def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
-    """Return the steps a section asks for, by name, in the order in which they are done."""
+def steps(cleaning: Cleaning, folder: Path) -> list[tuple[str, Step]]:
+    """Return the steps a section asks for, by name, in the order in which they are done; one may write beside the shard."""
     section, wanted = cleaning.section, cleaning.wanted
     found: list[tuple[str, Step]] = [
         ("choose", partial(choose, wanted=frozenset(wanted))),
         ("normalise", normalise),
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
+    found += model_steps(section, wanted, cleaning.answers, folder)
     if section.dedup:
         found.append(("dedup", dedup.mark))
     return found
@@ -62,7 +65,7 @@ def choose(batch: pa.RecordBatch, wanted: frozenset[str]) -> Outcome:
 
 def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
     """Read and clean one input into a folder; returns rows in, rows out and counts."""
-    todo = steps(cleaning)
+    todo = steps(cleaning, folder)
     counts: Counter[str] = Counter()
     shown: Counter[tuple[str, str]] = Counter()
     rows_in = 0
@@ -76,7 +79,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
             rows_in += batch.num_rows
             for name, step in todo:
                 result = step(batch)
-                if batch.num_rows != result.batch.num_rows + result.dropped.num_rows:
+                if batch.num_rows + made(result.counts) != result.batch.num_rows + result.dropped.num_rows:
                     raise PolyclinicError(name, "rows went uncounted", "report this")
                 dropped.write(examples(result.dropped, shown))
                 counts += result.counts

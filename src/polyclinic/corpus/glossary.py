@@ -79,7 +79,6 @@ class Glossary:
             at += step
         return list(found.values())
 
-
     def find_forms(self, text: str, source_language: str, language: str) -> dict[str, list[str]]:
         """Return the folded forms that a translation holds as written, longest first, with the terms of each."""
         forms = self._forms.get((source_language, language), {})
@@ -152,4 +151,4 @@ def _entry(path: Path, line: int, row: Mapping[str | None, str | None]) -> Entry
     values = [(row.get(name) or "").strip() for name in COLUMNS]
     if not all(values):
         raise DataError(f"{path}:{line}", "an empty cell", f"fill {', '.join(COLUMNS)}")
-    return Entry(*values, kind=(row.get("kind") or "term").strip())
+    return Entry(values[0], values[1], values[2], values[3], (row.get("kind") or "term").strip())

@@ -6,11 +6,14 @@ good translations often lack must not count against others; what they have inste
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from polyclinic.corpus.audit import Norms, Pair, cues, has_term, holds_any, log_ratio, strangers
 from polyclinic.corpus.folding import closed, fold
 from polyclinic.corpus.glossary import Glossary, stem
+from polyclinic.errors import DataError
+from polyclinic.runs import read_json, write_json
 
 PRIOR = 2.0  # uses of the average term that are added to each
 MIN_USES = 2  # of a form that is learned
@@ -94,3 +97,24 @@ def _pieces(text: str) -> Iterable[str]:
     if joined == folded:
         return (stem(word) for word in folded.split() if not word.isdigit())
     return (joined[i : i + n] for n in PIECES for i in range(len(joined) - n + 1))
+
+
+def write_norms(path: Path, norms: Mapping[tuple[str, str], Norms]) -> None:
+    """Write what was learned of pairs of languages."""
+    write_json(path, {f"{a} {b}": norms[a, b]._asdict() for a, b in sorted(norms)})
+
+
+def read_norms(path: Path) -> dict[tuple[str, str], Norms]:
+    """Read what `write_norms` wrote; raises DataError if it is not that."""
+    out = {}
+    try:
+        for pair, values in dict(read_json(path)).items():
+            source, target = pair.split(" ")
+            forms = {term: tuple(found) for term, found in values.pop("forms").items()}
+            middle, deviation = map(float, values.pop("length"))
+            out[source, target] = Norms((middle, deviation), forms=forms, **values)
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise DataError(
+            path, "holds no norms of translations", "make it with `polyclinic corpus audit --learn`"
+        ) from err
+    return out
