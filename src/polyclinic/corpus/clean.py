@@ -44,7 +44,7 @@ def _identifier(wanted: tuple[str, ...]) -> Identifier:
 
 
 def steps(cleaning: Cleaning, folder: Path) -> list[tuple[str, Step]]:
-    """Return the steps a section asks for, by name, in the order in which they are done; one may write beside the shard."""
+    """Return the steps a section asks for, by name, in their order; one may write beside the shard."""
     section, wanted = cleaning.section, cleaning.wanted
     found: list[tuple[str, Step]] = [
         ("choose", partial(choose, wanted=frozenset(wanted))),

@@ -56,14 +56,19 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", plain).translate(_TABLE).split())
 
 
+def unspaced(text: str) -> bool:
+    """Say whether a text is in a script without spaces between words."""
+    return _UNSPACED.search(text) is not None
+
+
 def closed(text: str) -> str:
     """Return a folded text without the spaces that a script does not need."""
-    return text.replace(" ", "") if _UNSPACED.search(text) else text
+    return text.replace(" ", "") if unspaced(text) else text
 
 
 def holds(text: str, form: str) -> bool:
     """Say whether a folded text holds a folded form: at the beginning of a word, in unspaced scripts anywhere."""
-    return f" {form}" in f" {text}" if not _UNSPACED.search(form) else closed(form) in closed(text)
+    return f" {form}" in f" {text}" if not unspaced(form) else closed(form) in closed(text)
 
 
 def numbers(text: str) -> list[Number]:

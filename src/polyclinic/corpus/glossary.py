@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from polyclinic.corpus.folding import closed, fold, holds
+from polyclinic.corpus.folding import closed, fold, holds, unspaced
 from polyclinic.errors import DataError
 
 COLUMNS = ("source_language", "term", "language", "form")
@@ -83,7 +83,7 @@ class Glossary:
         """Return the folded forms that a translation holds as written, longest first, with the terms of each."""
         forms = self._forms.get((source_language, language), {})
         folded = fold(text)
-        spaced = closed(folded) == folded
+        spaced = not unspaced(folded)
         pieces: Sequence[str] = folded.split() if spaced else closed(folded)
         longest = max((len(form.split() if spaced else form) for form in forms), default=0)
         found: dict[str, list[str]] = {}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from polyclinic.corpus.folding import closed, fold, numbers
+from polyclinic.corpus.folding import closed, fold, numbers, unspaced
 from polyclinic.corpus.glossary import stem
 
 SHORT = 4  # letters of a word that means little by itself
@@ -21,7 +21,7 @@ def support(answer: str, passage: str) -> float:
 def _pieces(text: str) -> list[str]:
     folded = fold(text)
     joined = closed(folded)
-    if joined != folded:
+    if unspaced(folded):
         return [joined[i : i + PAIR] for i in range(len(joined) - PAIR + 1)]
     words = [word for word in folded.split() if not word.isdigit()]
     return [stem(word) for word in words if len(word) >= SHORT] or words
@@ -37,8 +37,7 @@ def mentions(text: str, phrases: Sequence[str]) -> bool:
     """Say whether a text holds one of some phrases, as whole words where there are spaces."""
     words = f" {fold(text)} "
     for phrase in map(fold, phrases):
-        spaced = closed(words) == words
-        if f" {phrase} " in words if spaced else closed(phrase) in closed(words):
+        if f" {phrase} " in words if not unspaced(words) else closed(phrase) in closed(words):
             return True
     return False
 
@@ -47,5 +46,5 @@ def cut(text: str, limit: int) -> str:
     """Return the beginning of a text up to the last sentence or paragraph end within a limit of characters."""
     if len(text) <= limit:
         return text
-    ends = [m.start() for m in _ENDS.finditer(text[: limit + 1]) if m.start() > 0]
+    ends = [m.start() for m in _ENDS.finditer(text[: limit + 1]) if 0 < m.start() <= limit]
     return text[: ends[-1] if ends else limit].rstrip()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from polyclinic.corpus.audit import Norms, Pair, cues, has_term, holds_any, log_ratio, strangers
-from polyclinic.corpus.folding import closed, fold
+from polyclinic.corpus.folding import closed, fold, unspaced
 from polyclinic.corpus.glossary import Glossary, stem
 from polyclinic.errors import DataError
 from polyclinic.runs import read_json, write_json
@@ -94,7 +94,7 @@ def _forms(
 def _pieces(text: str) -> Iterable[str]:
     folded = fold(text)
     joined = closed(folded)
-    if joined == folded:
+    if not unspaced(folded):
         return (stem(word) for word in folded.split() if not word.isdigit())
     return (joined[i : i + n] for n in PIECES for i in range(len(joined) - n + 1))
 
