@@ -4,7 +4,6 @@ Each new request meets the faults in turn, one a try, then gets its answer.
 """
 
 import json
-
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 STALL = 30.0
+BABBLE = {
+    "json": (b'{"choices": [',),
+    "page": (b"<html>busy</html>", "text/html"),
+    "empty": (b'{"choices": []}',),
+}
 
 
 def reply(messages: list[dict[str, str]], body: dict[str, Any]) -> str:
@@ -71,31 +75,30 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "stall":
             time.sleep(STALL)
         elif fault == "trickle":
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", "100000")
-            self.end_headers()
-            for _ in range(int(STALL * 10)):
-                self.wfile.write(b" ")
-                self.wfile.flush()
-                time.sleep(0.1)
+            self.trickle()
         elif fault == "close":
             self.close_connection = True
         elif fault == "half":
             self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"ch')
             self.close_connection = True
-        elif fault == "json":
-            self.send(200, b'{"choices": [')
-        elif fault == "page":
-            self.send(200, b"<html>busy</html>", kind="text/html")
-        elif fault == "empty":
-            self.send(200, b'{"choices": []}')
+        elif fault in BABBLE:
+            self.send(200, *BABBLE[fault])
         elif fault.isdigit():
             self.send(int(fault), b'{"error": {"message": "' + body["messages"][-1]["content"].encode()[:40] + b'"}}')
         elif fault.startswith("wait"):
-            self.send(429, b"{}", {"Retry-After": fault.removeprefix("wait")})
+            self.send(429, b"{}", more={"Retry-After": fault.removeprefix("wait")})
         else:
             self.complete(body, key)
+
+    def trickle(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        for _ in range(int(STALL * 10)):
+            self.wfile.write(b" ")
+            self.wfile.flush()
+            time.sleep(0.1)
 
     def complete(self, body: dict[str, Any], key: str) -> None:
         text = self.server.answer(body["messages"], body)
@@ -111,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, json.dumps({**value, "usage": usage}).encode())
 
     def send(
-        self, status: int, data: bytes, more: dict[str, str] | None = None, kind: str = "application/json"
+        self, status: int, data: bytes, kind: str = "application/json", more: dict[str, str] | None = None
     ) -> None:
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **(more or {})}.items():

@@ -1,8 +1,6 @@
 """Asking a model: faults are survived, nothing answered is asked again, bounds hold, nothing is told."""
 
-import json
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +22,7 @@ from polyclinic.corpus_section import EndpointSection
 from polyclinic.errors import DataError, MissingDependencyError, PolyclinicError, RecipeError
 
 Start = Callable[..., Badly]
-SECRET = "the patient Zubayda Quill"
+TOLD = "the patient Zubayda Quill"
 
 
 @pytest.fixture
@@ -198,7 +196,7 @@ def test_what_is_asked_stands_in_no_error_and_no_log(
         logging.getLogger(name).setLevel(logging.NOTSET)
     for fault in ("500", "401", "400", "json", "close"):
         with pytest.raises((PolyclinicError, Refused)) as info:
-            asked(start(*[fault] * 3), SECRET, tries=2)
+            asked(start(*[fault] * 3), TOLD, tries=2)
         chain: BaseException | None = info.value
         while chain is not None and not chain.__suppress_context__:
             assert "Zubayda" not in str(chain)
@@ -278,4 +276,4 @@ def test_what_a_store_returns_is_what_was_kept(tmp_path: Path) -> None:
     answer = Answer("tekst ឫ \u0000 😀", "length", None, 4)
     Answers(tmp_path / "a.sqlite").keep("k", answer)
     assert Answers(tmp_path / "a.sqlite").get("k") == answer
-    assert json.dumps(os.listdir(tmp_path)) == '["a.sqlite"]'
+    assert [p.name for p in tmp_path.iterdir()] == ["a.sqlite"]
