@@ -147,7 +147,7 @@ async def _by_chat(job: Job, rules: Rules, chat: Chat) -> Made:
         draft, found, repairs = turns, rules.audit(pair_of(job, turns)), 0
         while not rules.passes(found) and repairs < rules.section.rounds:
             repairs += 1
-            again = [await _ask(chat, p, said) if p else turns[i]
+            again = [await _ask(chat, p, said, repairs) if p else turns[i]
                      for i, p in enumerate(_repair_prompts(job, turns, rules))]  # fmt: skip
             better = rules.audit(pair_of(job, again))
             if improves(better, found):
@@ -163,8 +163,8 @@ class _CutOff(Exception):
     """A translation reached the limit of tokens."""
 
 
-async def _ask(chat: Chat, prompt: str, said: list[Answer]) -> str:
-    answer = await chat.ask([{"role": "user", "content": prompt}])
+async def _ask(chat: Chat, prompt: str, said: list[Answer], seed: int | None = None) -> str:
+    answer = await chat.ask([{"role": "user", "content": prompt}], seed)
     said.append(answer)
     if answer.finish == "length":
         raise _CutOff
