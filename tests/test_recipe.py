@@ -22,7 +22,12 @@ from polyclinic.recipe import Recipe, load_recipe, override, substitute, validat
 WHOLE: dict[str, Any] = {
     "name": "whole",
     "seed": 1,
-    "corpus": {"texts": [{"starter": True}], "exams": [{"starter": True}]},
+    "corpus": {
+        "texts": [{"starter": True}],
+        "exams": [{"starter": True}],
+        "rewrite": {"endpoint": {"base_url": "http://host/v1", "model": "m"}},
+        "translate": {"endpoint": {"base_url": "http://host/v1", "model": "m"}, "to": ["sw"]},
+    },
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},
     "train": {"steps": 1, "lora": {}},
