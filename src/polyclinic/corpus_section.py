@@ -42,6 +42,9 @@ class DecontaminateSection(Section):
     units: Annotated[int, Field(ge=8, strict=True)] = Field(64, description="consecutive units that count as a leak")
 
 
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+
+
 class EndpointSection(Section):
     """An OpenAI-compatible endpoint, and how a model behind it is asked; sampling as in the paper."""
 
@@ -52,8 +55,8 @@ class EndpointSection(Section):
     key_env: Name | None = Field(None, description="environment variable that holds the key")
     temperature: NonNegative = Field(0.6, description="of sampling")
     top_p: Fraction = Field(0.8, description="of sampling")
-    frequency_penalty: float | None = Field(0.6, description="null: not sent")
-    presence_penalty: float | None = Field(0.8, description="null: not sent")
+    frequency_penalty: Penalty | None = Field(0.6, description="null: not sent")
+    presence_penalty: Penalty | None = Field(0.8, description="null: not sent")
     max_tokens: Count = Field(1024, description="of an answer; one that is cut off is not used")
     concurrency: Count = Field(8, description="requests at once, all workers together")
     tries: Count = Field(50, description="of a request that fails for a passing reason")
