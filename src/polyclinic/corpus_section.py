@@ -42,7 +42,7 @@ class DecontaminateSection(Section):
     units: Annotated[int, Field(ge=8, strict=True)] = Field(64, description="consecutive units that count as a leak")
 
 
-Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)]
 
 
 class EndpointSection(Section):
