@@ -27,6 +27,8 @@ WHOLE: dict[str, Any] = {
         "exams": [{"starter": True}],
         "quality": {"per_language": {"th": {}}, "difficulty": "difficulty.parquet"},
         "mix": {"sources": {"some": {}}, "categories": {"some": {}}},
+        "rewrite": {"endpoint": {"base_url": "http://host/v1", "model": "m"}},
+        "translate": {"endpoint": {"base_url": "http://host/v1", "model": "m"}, "to": ["sw"]},
     },
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},

@@ -103,6 +103,8 @@ def _corpus(corpus: Any) -> None:
         "--of", action=Once, type=positive, default=1, metavar="N", help="jobs that share the shards (1)"
     )
     _out(shard)
+    what = "audit translations beside their sources"
+    _corpus_audit(_command(corpus, "audit", commands_corpus.cmd_corpus_audit, what))
     inspect = _command(corpus, "inspect", commands_corpus.cmd_corpus_inspect, "print the data card of a built corpus")
     inspect.add_argument("folder", type=Path, metavar="DIR")
     what = "what the mixture of a recipe makes of a built corpus"
@@ -112,6 +114,21 @@ def _corpus(corpus: Any) -> None:
     mix.add_argument("--tokenizer", action=Once, type=Path, metavar="DIR", help=what)
     what = "show what was kept and dropped of one language, and why"
     inspect.add_argument("--language", action=Once, type=word, metavar="CODE", help=what)
+
+
+def _corpus_audit(audit: Parser) -> None:
+    """Add what `corpus audit` takes."""
+    audit.add_argument("source", type=Path, metavar="SOURCE", help="file of documents")
+    audit.add_argument("target", type=Path, nargs="+", metavar="TARGET", help="files of their translations")
+    audit.add_argument("--only", action="append", metavar="NAME", help="only records of this source; may be repeated")
+    audit.add_argument("--glossary", action=Once, type=Path, metavar="CSV", help="source_language,term,language,form")
+    how = audit.add_mutually_exclusive_group()
+    how.add_argument("--norms", action=Once, type=Path, metavar="FILE", help="what is usual, learned before")
+    how.add_argument(
+        "--learn", action=Once, type=Path, metavar="FILE", help="take these as good and write what is usual"
+    )
+    audit.add_argument("--reliability", action=Once, type=share, default=0.8, metavar="R",
+        help="terms that good translations keep less often do not fail (0.8)")  # fmt: skip
 
 
 def _upcycle_build(build: Parser) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from polyclinic.sections import Count, Fraction, NonNegative, Positive, Section
+from polyclinic.sections import Count, Fraction, Name, NonNegative, Positive, Section
 
 
 class Source(Section):
@@ -252,6 +252,64 @@ class PrivacySection(Section):
         return self
 
 
+Penalty = Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)]
+
+
+class EndpointSection(Section):
+    """An OpenAI-compatible endpoint, and how a model behind it is asked; sampling as in the paper."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+[^\s@?#]*$")] = Field(
+        description="text of the corpus is sent there"
+    )
+    model: Name = Field(description="name of the model at the endpoint")
+    key_env: Name | None = Field(None, description="environment variable that holds the key")
+    temperature: NonNegative = Field(0.6, description="of sampling")
+    top_p: Fraction = Field(0.8, description="of sampling")
+    frequency_penalty: Penalty | None = Field(0.6, description="null: not sent")
+    presence_penalty: Penalty | None = Field(0.8, description="null: not sent")
+    max_tokens: Count = Field(1024, description="of an answer; one that is cut off is not used")
+    concurrency: Count = Field(8, description="requests at once, all workers together")
+    tries: Count = Field(50, description="of a request that fails for a passing reason")
+    timeout_s: Positive = Field(120.0, description="seconds until a request is cut")
+
+
+class RewriteSection(Section):
+    """Passages become questions and answers that a model writes; off unless given."""
+
+    endpoint: EndpointSection
+    sources: list[str] | None = Field(None, description="only records whose `source` is one of these")
+    categories: list[str] | None = Field(None, description="only records whose `category` is one of these")
+    prompts: str | None = Field(None, description="folder of prompt files used before the package's")
+    passage_characters: Count = Field(4000, description="longer passages are cut at a sentence end")
+    min_answer_characters: Count = Field(32, description="shorter answers are dropped")
+    min_support: Fraction = Field(0.4, description="share of an answer's words that the passage has")
+
+
+class TranslateSection(Section):
+    """Documents are translated, each translation is audited and repaired; off unless given."""
+
+    to: list[str] = Field(min_length=1, description="language codes to translate into")
+    endpoint: EndpointSection | None = None
+    command: list[str] | None = Field(None, description="program and arguments, in place of an endpoint")
+    sources: list[str] | None = Field(None, description="only records whose `source` is one of these")
+    categories: list[str] | None = Field(None, description="only records whose `category` is one of these")
+    languages: list[str] | None = Field(None, description="only records in these languages")
+    glossary: str | None = Field(None, description="CSV file of terms, relative to corpus.root")
+    norms: str | None = Field(None, description="what is usual, of `corpus audit --learn`; likewise")
+    min_term_recall: Fraction = Field(1.0, description="share of a document's terms to be found")
+    reliability: Fraction = Field(0.8, description="terms that good translations keep less often are let pass")
+    max_characters: Count = Field(6000, description="longer documents are not translated")
+    rounds: Annotated[int, Field(ge=0, le=2, strict=True)] = Field(2, description="repairs of a failing translation")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.endpoint is None) == (self.command is None):
+            raise ValueError("give either endpoint or command")
+        if self.command is not None and not self.command:
+            raise ValueError("command names no program")
+        return self
+
+
 class CorpusSection(Section):
     """Which texts and exams go in, and how they are cleaned and packed."""
 
@@ -270,6 +328,8 @@ class CorpusSection(Section):
         DecontaminateSection(), description="exam items in training text"
     )
     quality: QualitySection | None = None
+    rewrite: RewriteSection | None = None
+    translate: TranslateSection | None = None
     engine: Literal["local", "ray", "slurm"] = Field("local", description="what runs the shards")
     workers: Count = Field(1, description="processes; output bytes do not depend on it")
     mix: MixSection | None = None

@@ -23,7 +23,7 @@ from polyclinic.corpus.inputs import PLAN, Input, Plan, plan_all, wanted_languag
 from polyclinic.corpus.leaks import REPORTS
 from polyclinic.corpus.measures import medians
 from polyclinic.corpus.pace import Pace
-from polyclinic.corpus.step import DROPPED
+from polyclinic.corpus.step import DROPPED, made
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import PolyclinicError
@@ -57,7 +57,7 @@ def _phases(section: CorpusSection, planned: Plan, place: Path, progress: Progre
     index = phases.indexed(section, planned, place)
     sizes = [item.size for item in inputs]
     with engine(section.engine, section.workers) as running:
-        tasks = phases.clean_tasks(section, inputs, index)
+        tasks = phases.clean_tasks(section, inputs, index, place)
         cleaned = executor.run(tasks, place / phases.CLEAN, running, Pace(progress, "cleaned", sizes))
         task = phases.decide_task(section, inputs, cleaned, place, index)
         decided = executor.run([task], place / phases.DECIDE, Inline(), lambda number, attempt: None)
@@ -76,8 +76,9 @@ def _finish(
         sum(m["facts"][name] for m in manifests) for name, manifests in (("rows_in", cleaned), ("rows_out", selected))
     )
     dropped = sum(n for reason, n in counts.items() if reason.startswith("dropped"))
-    if rows_in != kept + dropped:
-        raise PolyclinicError(folder, f"{rows_in} rows in, {kept} out, {dropped} dropped", "report this")
+    if rows_in + made(counts) != kept + dropped:
+        what = f"{rows_in} rows in, {made(counts)} made, {kept} out, {dropped} dropped"
+        raise PolyclinicError(folder, what, "report this")
     _gather(planned.texts, place, folder)
     faults = Faults(strict=section.on_error == "fail")
     questions = evaluated(planned, wanted_languages(section), faults, section.privacy, counts)

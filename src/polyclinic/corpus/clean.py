@@ -18,8 +18,9 @@ from polyclinic.corpus import decontaminate, dedup, identity, licence, privacy, 
 from polyclinic.corpus.faults import QUARANTINE, Faults
 from polyclinic.corpus.identify import Identifier, identify
 from polyclinic.corpus.inputs import Input
+from polyclinic.corpus.models import model_steps
 from polyclinic.corpus.normalise import normalise
-from polyclinic.corpus.step import MARK, REASON, Outcome, Step, outcome, texts
+from polyclinic.corpus.step import MARK, REASON, Outcome, Step, made, outcome, texts
 from polyclinic.corpus.tables import DOCUMENTS, DROPPED, MARKS, Writer
 from polyclinic.corpus_section import CorpusSection, PrivacySection, Source
 from polyclinic.errors import PolyclinicError
@@ -38,6 +39,7 @@ class Cleaning(NamedTuple):
     section: CorpusSection
     wanted: tuple[str, ...]
     exams: Path | None = None  # what `exams.write` wrote: the items that training text must not hold
+    answers: Path | None = None  # where a language model's answers are kept
 
 
 @cache
@@ -45,8 +47,8 @@ def _identifier(wanted: tuple[str, ...]) -> Identifier:
     return Identifier(wanted)
 
 
-def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
-    """Return the steps a section asks for, by name, in the order in which they are done."""
+def steps(cleaning: Cleaning, folder: Path) -> list[tuple[str, Step]]:
+    """Return the steps a section asks for, by name, in their order; one may write beside the shard."""
     section, wanted = cleaning.section, cleaning.wanted
     found: list[tuple[str, Step]] = [
         ("choose", partial(choose, wanted=frozenset(wanted))),
@@ -55,6 +57,7 @@ def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
         ("privacy", partial(privacy.privacy, rule=section.privacy, file=cleaning.input.file)),
         ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
     ]
+    found += model_steps(section, wanted, cleaning.answers, folder)
     if section.quality:
         found.append(("quality", partial(quality.mark, section=section.quality, root=section.root)))
     if section.decontaminate and cleaning.exams:
@@ -74,7 +77,7 @@ def choose(batch: pa.RecordBatch, wanted: frozenset[str]) -> Outcome:
 
 def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
     """Read and clean one input into a folder; returns rows in, rows out and counts."""
-    todo = steps(cleaning)
+    todo = steps(cleaning, folder)
     counts: Counter[str] = Counter()
     shown: Counter[tuple[str, str]] = Counter()
     faults = Faults(strict=cleaning.section.on_error == "fail")
@@ -90,7 +93,7 @@ def clean(cleaning: Cleaning, folder: Path) -> Mapping[str, Any]:
             rows_in += batch.num_rows
             for name, step in todo:
                 result = _done(name, step, batch, cleaning.input)
-                if batch.num_rows != result.batch.num_rows + result.dropped.num_rows:
+                if batch.num_rows + made(result.counts) != result.batch.num_rows + result.dropped.num_rows:
                     raise PolyclinicError(name, "rows went uncounted", "report this")
                 dropped.write(examples(result.dropped, shown, cleaning.section.privacy))
                 counts += result.counts

@@ -13,11 +13,13 @@ from typing import Any
 
 import polyclinic
 from polyclinic.corpus import exam_inputs, executor, quality
+from polyclinic.corpus.answers import FILE as ANSWERS
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.engines import Inline
 from polyclinic.corpus.executor import Task
 from polyclinic.corpus.inputs import Input, Plan, wanted_languages
+from polyclinic.corpus.models import model_inputs
 from polyclinic.corpus.select import Selecting, select
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.runs import digest, sha256_file
@@ -36,7 +38,7 @@ def key(section: CorpusSection, planned: Plan) -> dict[str, Any]:
     """Return all that decides a corpus, whoever builds it with how many workers."""
     inputs = [(i.name, i.sha256, i.part, i.source.model_dump()) for items in planned for i in items]
     languages = wanted_languages(section)
-    settings = {"settings": section.cleaning(), "files": quality.digests(section)}
+    settings = {"settings": section.cleaning(), "files": quality.digests(section), "models": model_inputs(section)}
     return {"inputs": inputs, **settings, "languages": languages, "libraries": libraries()}
 
 
@@ -82,21 +84,28 @@ def index_of(done: Manifests, place: Path) -> Index:
     return (place / INDEX / EXAMS, done[0]["outputs"]) if done else (None, {})
 
 
-def clean_tasks(section: CorpusSection, inputs: Sequence[Input], index: Index) -> list[Task]:
+def clean_tasks(section: CorpusSection, inputs: Sequence[Input], index: Index, place: Path) -> list[Task]:
     """Clean every input on its own."""
     exams, exam_files = index
+    answers = place / ANSWERS if section.rewrite or section.translate else None
     wanted = wanted_languages(section)
     files = {name: value for name, value in quality.digests(section).items() if name != "difficulty"}
     common: dict[str, Any] = {
         "section": section.cleaning_alone(),
         "files": files,
         "wanted": wanted,
+        "models": model_inputs(section),
         "code": code(),
         "libraries": libraries(),
     }
     common["exams"] = exam_files
     return [
-        Task(item.name, {**_own(item), **common}, partial(clean, Cleaning(item, section, wanted, exams)), item.size)
+        Task(
+            item.name,
+            {**_own(item), **common},
+            partial(clean, Cleaning(item, section, wanted, exams, answers)),
+            item.size,
+        )
         for item in inputs
     ]
 

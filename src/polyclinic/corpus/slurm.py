@@ -37,7 +37,7 @@ def prepare(section: CorpusSection, out: Path, shards: Path, command: Sequence[s
     planned = plan_all(section)
     shards.mkdir(parents=True, exist_ok=True)
     index = phases.indexed(section, planned, shards)
-    executor.sweep(shards / CLEAN, phases.clean_tasks(section, planned.texts, index))
+    executor.sweep(shards / CLEAN, phases.clean_tasks(section, planned.texts, index, shards))
     write_json(shards / PLAN, written(section, planned))
     folder, jobs = out / FOLDER, min(len(planned.texts), MOST)
     folder.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def shard(section: CorpusSection, place: Path, phase: str, index: int, of: int, 
     if phase == DECIDE:
         tasks = [_deciding(section, planned, place)]
     elif phase == CLEAN:
-        tasks = phases.clean_tasks(section, share.texts, _index(section, planned, place))
+        tasks = phases.clean_tasks(section, share.texts, _index(section, planned, place), place)
         for item in share.texts:
             check(item)
     else:
@@ -107,7 +107,7 @@ def _selecting(section: CorpusSection, planned: Plan, place: Path) -> list[Task]
 
 
 def _cleaned(section: CorpusSection, planned: Plan, place: Path) -> list[dict[str, Any]]:
-    tasks = phases.clean_tasks(section, planned.texts, _index(section, planned, place))
+    tasks = phases.clean_tasks(section, planned.texts, _index(section, planned, place), place)
     return executor.gathered(tasks, place / CLEAN, f"submit the {CLEAN} jobs again")
 
 

@@ -6,7 +6,7 @@ hits). They are kept beside the documents, not in them.
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute
 MARK = "mark_"
 REASON = "reason"
 DROPPED = "dropped: "
+MADE = "made: "
 
 
 class Outcome(NamedTuple):
@@ -23,6 +24,11 @@ class Outcome(NamedTuple):
     batch: pa.RecordBatch
     counts: Counter[str]
     dropped: pa.RecordBatch
+
+
+def made(counts: Mapping[str, int]) -> int:
+    """Return how many rows a step says it added; rows in and these are rows out and dropped."""
+    return sum(n for name, n in counts.items() if name.startswith(MADE))
 
 
 Step = Callable[[pa.RecordBatch], Outcome]
