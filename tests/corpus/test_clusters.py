@@ -18,12 +18,12 @@ WORDS = [f"w{i}" for i in range(400)]
 
 
 def text_of(seed: int, size: int = 120) -> str:
-    return " ".join(random.Random(seed).choices(WORDS, k=size))
+    return " ".join(random.Random(seed).choices(WORDS, k=size))  # noqa: S311
 
 
 def with_edits(text: str, places: int, seed: int = 1) -> str:
     words = text.split()
-    for place in random.Random(seed).sample(range(len(words)), places):
+    for place in random.Random(seed).sample(range(len(words)), places):  # noqa: S311
         words[place] = "edit"
     return " ".join(words)
 
@@ -100,7 +100,7 @@ def test_short_texts_are_compared_exactly_only(size: int) -> None:
 @pytest.mark.parametrize("code", ["th", "zh", "ja", "lo"])
 def test_text_without_spaces_is_compared_by_characters(code: str) -> None:
     first = {"th": 0x0E01, "zh": 0x4E00, "ja": 0x3041, "lo": 0x0EB0}[code]
-    chance = random.Random(2)
+    chance = random.Random(2)  # noqa: S311
     letters = [chr(first + chance.randrange(8 if code == "lo" else 40)) for _ in range(300)]
     copy = list(letters)
     for place in (20, 150, 280):
