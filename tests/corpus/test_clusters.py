@@ -77,6 +77,14 @@ def test_the_smallest_id_of_a_cluster_stays_and_each_language_is_for_itself() ->
     assert gone(rows) == {"c": "near duplicate", "b": "exact duplicate"}
 
 
+def test_the_same_text_in_other_languages_does_not_come_between() -> None:
+    text = text_of(1)
+    rows = [(f"d{n}", code, with_edits(text, 2, n)) for n, code in enumerate(["en", "fr", "de", "fr", "en", "de"])]
+    assert set(gone(rows)) == {"d3", "d4", "d5"}
+    signed = np.tile(np.arange(WIDTH, dtype=np.uint8), (6, 1))
+    assert nearest(signed, np.array([0, 1, 2, 1, 0, 2]), 0.5).tolist() == [0, 1, 2, 1, 0, 2]
+
+
 def test_a_row_that_no_longer_stands_takes_no_other_with_it() -> None:
     rows = [("a", "en", text_of(1)), ("b", "en", with_edits(text_of(1), 2)), ("c", "en", text_of(1))]
     assert gone(rows, standing=[False, True, True]) == {"c": "near duplicate"}
