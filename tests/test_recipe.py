@@ -22,7 +22,11 @@ from polyclinic.recipe import Recipe, load_recipe, override, substitute, validat
 WHOLE: dict[str, Any] = {
     "name": "whole",
     "seed": 1,
-    "corpus": {"texts": [{"starter": True}], "exams": [{"starter": True}]},
+    "corpus": {
+        "texts": [{"starter": True}],
+        "exams": [{"starter": True}],
+        "decontaminate": {"against": [{"starter": True}]},
+    },
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},
     "train": {"steps": 1, "lora": {}},
