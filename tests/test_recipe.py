@@ -29,6 +29,7 @@ WHOLE: dict[str, Any] = {
         "mix": {"sources": {"some": {}}, "categories": {"some": {}}},
         "rewrite": {"endpoint": {"base_url": "http://host/v1", "model": "m"}},
         "translate": {"endpoint": {"base_url": "http://host/v1", "model": "m"}, "to": ["sw"]},
+        "decontaminate": {"against": [{"starter": True}]},
     },
     "base": {"from_scratch": {"steps": 1}},
     "upcycle": {},

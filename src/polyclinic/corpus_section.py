@@ -57,7 +57,7 @@ class DedupSection(Section):
     """Duplicates: exact on normalised text first, then near ones by MinHash."""
 
     near: bool = Field(True, description="drop near duplicates, too")
-    similarity: Fraction = Field(0.5, description="share of 5-token runs that near duplicates share")
+    similarity: Fraction = Field(0.5, description="share of 5-token shingles that near duplicates share")
     shortest: Count = Field(20, description="tokens below which a text is compared exactly only")
 
 
@@ -65,14 +65,12 @@ class DecontaminateSection(Section):
     """Training text that holds exam questions, in its own language or through a translation of it."""
 
     splits: list[str] = Field(["test", "dev"], description="exam splits that training text must not hold")
-    unit: Literal["characters", "words"] = Field(
-        "characters", description="what is counted; without spaces a word is a character"
-    )
+    unit: Literal["characters", "words"] = Field("characters", description="what is counted")
     units: Annotated[int, Field(ge=8, strict=True)] = Field(
-        64, description="consecutive units that are a leak, for Latin script; others by data/scales.csv"
+        64, description="consecutive units that are a leak, in Latin script; others by scale"
     )
-    overlap: Fraction = Field(0.8, description="share of a question, found in one place, that is a leak")
-    against: list[Source] = Field([], description="more exam files: not evaluated here, or translations of those above")
+    overlap: Fraction = Field(0.8, description="share of a question in one place that is a leak")
+    against: list[Source] = Field([], description="more exam files: not evaluated, or translated")
 
 
 # What only the whole corpus is decided by; an input's own source stands in its own key.

@@ -137,9 +137,9 @@ def _blocks(pieces: Sequence[tuple[int, str]], items: Sequence[Question], sectio
         found = units([pieces[number][1] for number in which], section.unit)
         hashes, local, start = _placed(found, plan)
         rare = _holders(hashes, local, found) < SHARED
-        columns = [hashes, which[local].astype(np.int32), start.astype(np.int32)]
-        size = np.full(rare.sum(), plan.block, dtype=np.int16)
-        tables.append(pa.table([size, *(column[rare] for column in columns)], schema=BLOCKS))
+        sizes = np.full(rare.sum(), plan.block, dtype=np.int16)
+        piece, start = which[local[rare]].astype(np.int32), start[rare].astype(np.int32)
+        tables.append(pa.table([sizes, hashes[rare], piece, start], schema=BLOCKS))
     return pa.concat_tables(tables).sort_by([(name, "ascending") for name in BLOCKS.names])
 
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import readers
 from polyclinic.corpus.audit import CHECKS, NOT_CHECKED, Limits, Norms, Pair, audit
 from polyclinic.corpus.glossary import Glossary
 from polyclinic.corpus.identify import Identifier
+from polyclinic.corpus.layouts import to_document
+from polyclinic.corpus.read import read
 from polyclinic.corpus_section import Source
 from polyclinic.errors import DataError
 from polyclinic.families import fifty
@@ -19,11 +20,11 @@ Key = tuple[str, str]
 
 def parallel(source: Path, targets: Sequence[Path], only: Sequence[str] | None) -> dict[Key, list[Pair]]:
     """Join documents and translations by group; raises DataError where a file shares none with the source."""
-    sources = {(d.source, d.group): d for d in readers.read(source, _all(source, only), readers.to_document)}
+    sources = {(d.source, d.group): d for d in read(source, _all(source, only), to_document)}
     out: dict[Key, list[Pair]] = defaultdict(list)
     for path in targets:
         before = sum(map(len, out.values()))
-        for found in readers.read(path, _all(path, only), readers.to_document):
+        for found in read(path, _all(path, only), to_document):
             told = sources.get((found.source, found.group))
             if told is not None and told.language != found.language:
                 key = (told.language, found.language)
