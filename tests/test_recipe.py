@@ -26,7 +26,7 @@ WHOLE: dict[str, Any] = {
         "texts": [{"starter": True}],
         "exams": [{"starter": True}],
         "quality": {"per_language": {"th": {}}, "difficulty": "difficulty.parquet"},
-        "mix": {"sources": {"some": {}}, "categories": {"some": {}}},
+        "mix": {"sources": {"th": {}}, "categories": {"th": {}}},
         "rewrite": {"endpoint": {"base_url": "http://host/v1", "model": "m"}},
         "translate": {"endpoint": {"base_url": "http://host/v1", "model": "m"}, "to": ["sw"]},
         "decontaminate": {"against": [{"starter": True}]},

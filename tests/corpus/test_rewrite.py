@@ -196,7 +196,7 @@ def corpus(tmp_path: Path, server: Badly, **settings: Any) -> CorpusSection:
     return CorpusSection.model_validate(
         {
             "texts": [{"path": "*.jsonl"}], "root": str(tmp_path), "languages": ["en"], "held_out": 0.0,
-            "check_language": "report", "rewrite": {"endpoint": endpoint}, **settings,
+            "check_language": "report", "dedup": {"near": False}, "rewrite": {"endpoint": endpoint}, **settings,
         }
     )  # fmt: skip
 
