@@ -56,8 +56,12 @@ class Kills:
         """Start a build in a folder."""
         command = [sys.executable, "build.py", "corpus", "build", "recipe.yaml", "--out", out]
         command += ["--set", f"corpus.workers={workers}", "--json"]
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, cwd=self._home, stdout=quiet, stderr=quiet)
+        with (self._home / "said").open("w") as said:
+            return subprocess.Popen(command, cwd=self._home, stdout=subprocess.DEVNULL, stderr=said)
+
+    def said(self) -> str:
+        """Return what the last build said."""
+        return (self._home / "said").read_text()
 
     def finished(self, out: str) -> dict[str, int]:
         """Return the shards of a folder that are finished, with the time of each."""
@@ -79,7 +83,7 @@ class Kills:
         process = self.start(out, workers)
         while not moment():
             if process.poll() is not None:
-                assert process.returncode == 0
+                assert process.returncode == 0, self.said()
                 return False
             time.sleep(0.005)
         children = workers_of(process.pid)
@@ -90,7 +94,7 @@ class Kills:
         clock = time.monotonic()
         code = process.wait(30)
         assert time.monotonic() - clock < 10
-        assert code in ((-signal.SIGKILL,) if victim != "worker" or not children else (1, 0))
+        assert code in ((-signal.SIGKILL,) if victim != "worker" or not children else (1, 0)), self.said()
         assert all(gone(child) for child in children)
         assert len(set(self.begun(out)) - left) <= workers, "more was begun than there are workers"
         after = self.finished(out)
