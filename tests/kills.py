@@ -13,7 +13,7 @@ from typing import Literal
 from polyclinic.runs import sha256_file
 
 Victim = Literal["worker", "parent", "both"]
-FILES, LINES = 24, 120
+FILES, LINES = 16, 120
 RECIPE = """
 name: kills
 corpus:
@@ -56,8 +56,12 @@ class Kills:
         """Start a build in a folder."""
         command = [sys.executable, "build.py", "corpus", "build", "recipe.yaml", "--out", out]
         command += ["--set", f"corpus.workers={workers}", "--json"]
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, cwd=self._home, stdout=quiet, stderr=quiet)
+        with (self._home / "said").open("w") as said:
+            return subprocess.Popen(command, cwd=self._home, stdout=subprocess.DEVNULL, stderr=said)
+
+    def said(self) -> str:
+        """Return what the last build said."""
+        return (self._home / "said").read_text()
 
     def finished(self, out: str) -> dict[str, int]:
         """Return the shards of a folder that are finished, with the time of each."""
@@ -75,13 +79,13 @@ class Kills:
 
     def kill(self, out: str, workers: int, victim: Victim, moment: Callable[[], bool]) -> bool:
         """Build, and kill once `moment` says so; checks what is left. Says whether anything was killed."""
-        before = self.finished(out)
+        before, left = self.finished(out), set(self.begun(out))
         process = self.start(out, workers)
         while not moment():
             if process.poll() is not None:
-                assert process.returncode == 0
+                assert process.returncode == 0, self.said()
                 return False
-            time.sleep(0.001)
+            time.sleep(0.005)
         children = workers_of(process.pid)
         if victim != "worker" or not children:
             process.kill()
@@ -90,9 +94,9 @@ class Kills:
         clock = time.monotonic()
         code = process.wait(30)
         assert time.monotonic() - clock < 10
-        assert code in ((-signal.SIGKILL,) if victim != "worker" or not children else (1, 0))
+        assert code in ((-signal.SIGKILL,) if victim != "worker" or not children else (1, 0)), self.said()
         assert all(gone(child) for child in children)
-        assert len(self.begun(out)) <= workers
+        assert len(set(self.begun(out)) - left) <= workers, "more was begun than there are workers"
         after = self.finished(out)
         assert {name: after.get(name) for name in before} == before, "a finished shard was done again"
         return True

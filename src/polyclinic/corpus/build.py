@@ -45,10 +45,20 @@ def build(
     place = shards or folder / SCRATCH / "shards"
     planned = planned or plan_all(section)
     place.mkdir(parents=True, exist_ok=True)
+    _empty(folder)
     with space_named(folder):
         write_json(place / PLAN, written(section, planned))
         cleaned, decided, selected = _phases(section, planned, place, progress)
         return _finish(section, planned, place, folder, (cleaned, decided, selected))
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a killed build left in its folder, half-written files among it."""
+    for other in folder.iterdir():
+        if other.is_dir() and other.name != SCRATCH:
+            shutil.rmtree(other)
+        elif other.is_file():
+            other.unlink()
 
 
 def _phases(section: CorpusSection, planned: Plan, place: Path, progress: Progress) -> tuple[Facts, Facts, Facts]:

@@ -6,8 +6,9 @@ Workers never outlive the run: they stop when it ends, when it is stopped and wh
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from multiprocessing import active_children, get_context, parent_process
@@ -19,6 +20,7 @@ from polyclinic.corpus.executor import Attempt, Engine, Task, attempt
 from polyclinic.errors import PolyclinicError, RecipeError
 
 KILLED = "a worker was killed, perhaps for want of memory"
+LOOK_SECONDS = 0.2
 AGAIN = "run the same command to go on; fewer corpus.workers need less memory"
 
 
@@ -56,18 +58,34 @@ class Local:
             self._pool.shutdown(cancel_futures=True)
 
     def stream(self, tasks: Sequence[Task], place: Path) -> Iterator[tuple[int, Attempt]]:
-        """Attempt every task; raises PolyclinicError as soon as a worker is killed."""
-        others = set(active_children())
+        """Attempt every task; raises PolyclinicError as soon as a worker is killed.
+
+        Whether all live is looked at here: the pool does not watch a worker that it has just started
+        until something else happens, which may be minutes later.
+        """
         if self._pool is None:
             size = max(1, min(self._workers, len(tasks)))
             self._pool = ProcessPoolExecutor(size, mp_context=get_context("spawn"), initializer=_follow)
+        waiting, running = deque(enumerate(tasks)), dict[Future[Attempt], int]()
         try:
-            futures = {self._pool.submit(attempt, task, place): number for number, task in enumerate(tasks)}
-            self._processes |= set(active_children()) - others
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            while waiting or running:
+                while waiting and len(running) < 2 * self._workers:  # one each in reserve
+                    number, task = waiting.popleft()
+                    running[self._submitted(self._pool, task, place)] = number
+                done, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield running.pop(future), future.result()
+                if running and not all(process.is_alive() for process in self._processes):
+                    raise PolyclinicError(place, KILLED, AGAIN)
         except BrokenProcessPool as err:
             raise PolyclinicError(place, KILLED, AGAIN) from err
+
+    def _submitted(self, pool: ProcessPoolExecutor, task: Task, place: Path) -> "Future[Attempt]":
+        """Submit a task, and note the process that may be started for it."""
+        others = set(active_children()) - self._processes
+        future = pool.submit(attempt, task, place)
+        self._processes |= set(active_children()) - others
+        return future
 
 
 def _follow() -> None:
