@@ -19,7 +19,7 @@ from polyclinic.corpus import id_numbers
 
 DAYS, MONTHS = 31, 12
 # Finds hold two characters of these, and begin, with the word before them, at most so many characters earlier.
-SIGN = re.compile(r"\d[\d/／@＠]*|.[@＠]|\.[a-z]{2,3}[/／]|[/／]{2}|[(\[] ?(?:at|AT|arroba)")
+SIGN = re.compile(r"\d[\d/／@＠]*|[@＠]|\.[a-z]{2,3}[/／]|[/／]{2}|[(\[] ?(?:at|AT|arroba)")
 BEFORE, BEHIND = 110, 80
 DATES = frozenset({"BIRTH_DATE", "CARE_DATE"})
 SHORT = 5  # a Latin word up to this long must end where the word ends
@@ -92,6 +92,7 @@ class Rules(NamedTuple):
     """The table `data/privacy.yaml`, compiled."""
 
     numbers: tuple[Number, ...]
+    number: re.Pattern[str]  # any of them, or nearly so
     digits: Mapping[str, tuple[int, int]]
     cues: Mapping[str, str]  # word -> class
     cue: Mapping[str, re.Pattern[str]]  # by first character
@@ -111,6 +112,7 @@ def rules() -> Rules:
     words = "|".join(re.escape(w) for w in table["not_after"])
     return Rules(
         tuple((n["class"], re.compile(f"(?:{n['shape']})"), id_numbers.check(n.get("check"))) for n in table["numbers"]),
+        re.compile("|".join(re.sub(r"\(\[[^]]+\]\??\)|\\1", "[ .-]?", n["shape"]) for n in table["numbers"])),
         {kind: (low, high) for kind, (low, high) in table["digits"].items()},
         cues,
         {first: re.compile(trie(w for w in cues if w[0] == first)) for first in firsts},
@@ -202,7 +204,7 @@ def _places(text: str) -> Iterator[tuple[int, int]]:
                 yield first, last
             first, signs = max(0, m.start() - BEFORE), 0
         last = m.end() + BEHIND
-        signs += m.end() - m.start()
+        signs += m.end() - m.start() + (text[m.start()] in "@＠")
     if signs > 1:
         yield first, last
 
@@ -252,7 +254,9 @@ def _alone(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
     known = rules()
     past = 0
     for start in (m.start() for m in START.finditer(plain, first, last)):
-        if start < past or not LIKELY.match(plain, start) or known.not_after.search(low[max(0, start - 12) : start]):
+        if start < past or not LIKELY.match(plain, start) or not known.number.match(plain, start):
+            continue
+        if known.not_after.search(low[max(0, start - 12) : start]):
             continue
         end, kind = max((_longest(plain, start, number) for number in known.numbers), default=(0, ""))
         if end and not _public(kind, plain[start:end]):
