@@ -1,6 +1,6 @@
 """How much of what points at a person is found, class by class and language by language; a developer's command.
 
-    PYTHONPATH=src python benchmarks/privacy.py [--part tune|second|third|last] [--each N] [--seed S] [--misses]
+    PYTHONPATH=src python benchmarks/privacy.py [--part tune|second|third|fourth|last] [--each N] [--seed S] [--misses]
     PYTHONPATH=src python benchmarks/privacy.py --speed FOLDER
 
 Sentences are made from benchmarks/privacy_phrases.yaml. All is invented: numbers are drawn, and their
@@ -29,7 +29,7 @@ from polyclinic.corpus_section import PrivacySection
 
 PHRASES = yaml.safe_load((Path(__file__).parent / "privacy_phrases.yaml").read_text("utf-8"))
 ORDER = PHRASES["order"]
-PARTS = ("tune", "second", "third", "last")
+PARTS = ("tune", "second", "third", "fourth", "last")
 LANGUAGES = list(PHRASES["tune"])
 NATIVE = {
     "ar": "٠١٢٣٤٥٦٧٨٩",
@@ -132,7 +132,7 @@ def nie(r: R) -> str:
 
 
 def resident_cn(r: R) -> str:
-    body = r.choice(["110105", "310104", "440103"]) + born(r).strftime("%Y%m%d") + digits(r, 3, "0123456789")
+    body = r.choice(["110105", "310104"]) + born(r).strftime("%Y%m%d") + digits(r, 3, "0123456789")
     total = sum(int(d) * pow(2, 17 - i, 11) for i, d in enumerate(body))
     return body + "10X98765432"[total % 11]
 

@@ -1,6 +1,6 @@
 """Numbers with check digits: whether a string that looks like one of a person can be one.
 
-The checks are python-stdnum's, which also knows dates and places inside such numbers; two that it
+The checks are python-stdnum's, which also knows dates and places inside such numbers; those that it
 lacks are here.
 """
 
@@ -36,6 +36,11 @@ def luhn(text: str) -> bool:
     return bool(known.is_valid("".join(filter(str.isdigit, text))))
 
 
+def phone(text: str) -> bool:
+    """Say whether a number has as many digits as one with a country code (ITU-T E.164 has at most fifteen)."""
+    return 8 <= sum(map(str.isdigit, text)) <= 15  # noqa: PLR2004
+
+
 def iban(text: str) -> int:
     """Return how many of the leading characters are an account number, 0 where none are."""
     from stdnum import iban as known
@@ -53,6 +58,6 @@ def check(name: str | None) -> Callable[[str], bool]:
     """Return a check by the name that the table of numbers gives; without a name all pass."""
     if name is None:
         return lambda text: True
-    own = {"vin": vin, "snils": snils, "luhn": luhn}
+    own = {"vin": vin, "snils": snils, "luhn": luhn, "phone": phone}
     found: Callable[[str], bool] = own.get(name) or import_module(f"stdnum.{name}").is_valid
     return found

@@ -19,7 +19,7 @@ from polyclinic.corpus import id_numbers
 
 DAYS, MONTHS = 31, 12
 # Finds hold two characters of these, and begin, with the word before them, at most so many characters earlier.
-SIGN = re.compile(r"\d[\d/／@＠]*|.[@＠]|\.[a-z]{2,3}[/／]|[/／]{2}|[(\[] ?(?:at|AT|arroba)")
+SIGN = re.compile(r"\d[\d/／@＠]*|[@＠]|\.[a-z]{2,3}[/／]|[/／]{2}|[(\[] ?(?:at|AT|arroba)")
 BEFORE, BEHIND = 110, 80
 DATES = frozenset({"BIRTH_DATE", "CARE_DATE"})
 SHORT = 5  # a Latin word up to this long must end where the word ends
@@ -59,14 +59,15 @@ PLATE = re.compile(
     rf"|{CAPITAL}{{1,3}}(?:[ -]{CAPITAL}{{1,2}})?[ -]?\d{{2,4}}(?:[ -]?(?:{CAPITAL}|\d){{1,4}}){{0,3}}"
     rf"|\d{{1,4}}[ -]?{CAPITAL}{{1,3}}(?:[ .-]?(?:{CAPITAL}|\d){{1,5}}){{0,3}})(?![A-Za-zА-Яа-я0-9])"
 )
-PART = r"[^\d\n;!?%<>=()]"
+PART = r"[^\d\n;!?%<>=()\[\]]"
 DATE = re.compile(
     rf"(?:昭和|平成|令和|大正)?\d{{1,4}}{PART}{{1,9}}\d{{1,2}}{PART}{{1,9}}\d{{1,4}}(?:日|일)?(?!\d)"
     rf"|\d{{1,2}}(?:{PART.replace('%', ',%')}{{1,24}},? ?|, ?)\d{{4}}(?!\d)"
 )
-ISO_OR_RANGE = re.compile(
-    r"(?:19|20)\d\d[ ./-]{1,3}(?:(?:19|20)\d\d|[01]?\d[./-][0-3]?\d)$|[0-3]?\d[./-][01]?\d[./-](?:19|20)\d\d$"
-    r"|\d+00-\d+00$|(?:19|20)\d\d$"
+# Dates, years, ranges, decimals: no number of a person, whatever word stands before.
+QUANTITY = re.compile(
+    r"(?:[A-Z0-9]+ )?(?:19|20)\d\d(?:[ ./-]{1,3}(?:(?:19|20)?\d\d|[01]?\d[./-][0-3]?\d))?$"
+    r"|[0-3]?\d[./-][01]?\d[./-](?:19|20)\d\d$|\d+0-\d+0$|\d{2,3}-\d{2,3}/\d{2,3}$|\d{1,2}\.\d{1,2}(?:-\d{1,2}\.\d{1,2})?$"
 )
 UNIT = re.compile(
     r"[,.]\d| ?(?:%|°|µ|mg|ml|kg|g\b|mm|cm|km|iu\b|u/|copies|cells|people|persons|cases|patients|doses|years|million"
@@ -76,7 +77,7 @@ UNIT = re.compile(
 HANDLE = re.compile(r"@[A-Za-z0-9_.-]{2,30}|[a-z][a-z0-9._]*[0-9_][a-z0-9._]*")
 BACK = r"[^\d\n.;,!?。]{1,16}$"  # between a value and a word that comes after it
 BACKWARD = 48
-GAP = r"(?:[ :]*\n[ :]*|[^\d\n!?]{0,40}?)"
+GAP = r"(?:[ :]*\n[ :]*|[^\d\n]{0,40}?)"
 MONTH_BEFORE = re.compile(r"[^\W\d_]{3,12}\.? $")
 
 
@@ -95,6 +96,7 @@ class Rules(NamedTuple):
     """The table `data/privacy.yaml`, compiled."""
 
     numbers: tuple[Number, ...]
+    number: re.Pattern[str]  # any of them, or nearly so
     digits: Mapping[str, tuple[int, int]]
     cues: Mapping[str, str]  # word -> class
     cue: Mapping[str, re.Pattern[str]]  # by first character
@@ -116,6 +118,7 @@ def rules() -> Rules:
         tuple(
             (n["class"], re.compile(f"(?:{n['shape']})"), id_numbers.check(n.get("check"))) for n in table["numbers"]
         ),
+        re.compile("|".join(re.sub(r"\(\[[^]]+\]\??\)|\\1", "[ .-]?", n["shape"]) for n in table["numbers"])),
         {kind: (low, high) for kind, (low, high) in table["digits"].items()},
         cues,
         {first: re.compile(trie(w for w in cues if w[0] == first)) for first in firsts},
@@ -209,7 +212,7 @@ def _places(text: str) -> Iterator[tuple[int, int]]:
                 yield first, last
             first, signs = max(0, m.start() - BEFORE), 0
         last = m.end() + BEHIND
-        signs += m.end() - m.start()
+        signs += m.end() - m.start() + (text[m.start()] in "@＠")
     if signs > 1:
         yield first, last
 
@@ -259,7 +262,9 @@ def _alone(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
     known = rules()
     past = 0
     for start in (m.start() for m in START.finditer(plain, first, last)):
-        if start < past or not LIKELY.match(plain, start) or known.not_after.search(low[max(0, start - 12) : start]):
+        if start < past or not LIKELY.match(plain, start) or not known.number.match(plain, start):
+            continue
+        if known.not_after.search(low[max(0, start - 12) : start]):
             continue
         end, kind = max((_longest(plain, start, number) for number in known.numbers), default=(0, ""))
         if end and not _public(kind, plain[start:end]):
@@ -298,7 +303,7 @@ def _announced(plain: str, low: str, first: int, last: int) -> Iterator[Span]:
             past = found.end  # what is found holds no words
             continue
         kind = known.cues[m.group()]
-        span = _value(plain, low, past, kind) or _value_before(plain, low, start, kind)
+        span = _value(plain, low, past, kind) or _value_before(plain, low, m, kind)
         if span and found and span.start < found.end:
             found = span
         elif span:
@@ -335,9 +340,12 @@ def _value(plain: str, low: str, at: int, kind: str) -> Span | None:
     return _judged(plain, low, Span(*m.span(1), kind), at) if m else None
 
 
-def _value_before(plain: str, low: str, end: int, kind: str) -> Span | None:
-    """Return what stands just before a word (`123456 is her file number`)."""
+def _value_before(plain: str, low: str, word: re.Match[str], kind: str) -> Span | None:
+    """Return what stands just before a word (`123456 is her file number`), if the word is a sure one."""
+    end = word.start()
     first = max(0, end - BACKWARD)
+    if word.end() - end <= SHORT - 2 * bool(UNSPACED.match(word.group())):
+        return None
     m = _before(kind).search(plain, first, end)
     return _judged(plain, low, Span(*m.span(1), kind), first) if m else None
 
@@ -354,10 +362,19 @@ def _judged(plain: str, low: str, span: Span, at: int) -> Span | None:
         month = MONTH_BEFORE.search(low, max(at, start - 14), start) if value[:2].strip(" ,").isdigit() else None
         return Span(month.start() if month else start, end, kind)
     few, many = rules().digits[kind]
-    if not few <= sum(map(str.isdigit, value)) <= many or ISO_OR_RANGE.match(value.lstrip("+#( ")):
+    if not few <= sum(map(str.isdigit, value)) <= many or QUANTITY.match(value.lstrip("+#( ")):
+        return None
+    if _cited(low, start, re.match(r"\D*", value)):
         return None
     unfit = UNIT.match(plain, end) or _public(kind, value) or (kind == "VEHICLE" and value.isdigit())
     return None if unfit else span
+
+
+def _cited(low: str, start: int, letters: re.Match[str] | None) -> bool:
+    """Say whether a number is of an article or study: by the word before it, or the letters it begins with."""
+    end = start + (letters.end() if letters else 0)
+    m = rules().not_after.search(low[max(0, start - 12) : end])
+    return m is not None and len(m.group().strip(" :.#-")) > 2  # noqa: PLR2004 - V and EC begin passports, too
 
 
 def _is_date(text: str) -> bool:
