@@ -46,7 +46,8 @@ ALLOWED = {
     "options": FLOOR,
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},
     "commands_train": FLOOR | {"commands", "console", "journey", "moe", "options", "train", "upcycle"},
-    "cli": {"arguments", "commands", "commands_train", "errors"},
+    "commands_corpus": FLOOR | {"commands", "console", "corpus"},
+    "cli": {"arguments", "commands", "commands_corpus", "commands_train", "errors"},
 }
 
 

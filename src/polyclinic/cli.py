@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_train
+from polyclinic import commands, commands_corpus, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
@@ -49,6 +49,8 @@ def _stages(groups: Any) -> None:
     _out(built)
     inspect = _command(corpus, "inspect", commands.cmd_corpus_inspect, "print the data card of a built corpus")
     inspect.add_argument("folder", type=Path, metavar="DIR")
+    what = "train what checks languages, on text whose languages are known"
+    _train_identifier(_command(corpus, "train-identifier", commands_corpus.cmd_train_identifier, what))
     upcycle = _group(groups, "upcycle", "dense checkpoint to proven mixture")
     _upcycle_build(_command(upcycle, "build", commands.cmd_upcycle_build, "build a mixture and prove it"))
     verify = _command(upcycle, "verify", commands.cmd_upcycle_verify, "prove a mixture equal to its dense parent")
@@ -81,6 +83,17 @@ def _stages(groups: Any) -> None:
             "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
         )
         _out(alone)
+
+
+def _train_identifier(loop: Parser) -> None:
+    """Add what `corpus train-identifier` takes."""
+    loop.add_argument("--text", action=Once, type=Path, required=True, metavar="DIR", help="folder of records")
+    loop.add_argument("--out", action=Once, type=Path, required=True, metavar="FILE", help="file that is made")
+    loop.add_argument("--languages", action=Once, type=word, metavar="CODE,CODE", help="only these of the text")
+    loop.add_argument("--held-out", action=Once, type=share, default=0.0, metavar="S",
+        help="share of each source that is not trained on")  # fmt: skip
+    loop.add_argument("--windows", action=Once, type=positive, default=4000, metavar="N", help="a language (4000)")
+    loop.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of all that is drawn (0)")
 
 
 def _upcycle_build(build: Parser) -> None:

@@ -19,6 +19,7 @@ from polyclinic.corpus.card import write_card
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, asked, clean
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.executor import Task
+from polyclinic.corpus.identify import version
 from polyclinic.corpus.inputs import Input, plan, wanted_languages
 from polyclinic.corpus.normalise import clean_question
 from polyclinic.corpus.select import Selecting, select
@@ -69,7 +70,12 @@ def _clean(
     section: CorpusSection, inputs: Sequence[Input], wanted: tuple[str, ...], place: Path, progress: Progress
 ) -> Facts:
     """Clean every input on its own."""
-    settings = {"section": section.cleaning(), "wanted": wanted, "code": code()}
+    settings = {
+        "section": section.cleaning(),
+        "wanted": wanted,
+        "code": code(),
+        "identifier": version(section.identifier),
+    }
     tasks = [
         Task(
             item.name,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from polyclinic.corpus import dedup, readers, starter
-from polyclinic.corpus.identify import Identifier, identify
+from polyclinic.corpus.identify import Identifier, detector, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.normalise import normalise
 from polyclinic.corpus.step import MARK, REASON, Outcome, Step, outcome, texts
@@ -37,17 +37,18 @@ class Cleaning(NamedTuple):
 
 
 @cache
-def _identifier(wanted: tuple[str, ...]) -> Identifier:
-    return Identifier(wanted)
+def _identifier(choice: str, wanted: tuple[str, ...]) -> Identifier:
+    return Identifier(detector(choice, wanted))
 
 
 def steps(cleaning: Cleaning) -> list[tuple[str, Step]]:
     """Return the steps a section asks for, by name, in the order in which they are done."""
     section, wanted = cleaning.section, cleaning.wanted
+    drop = section.check_language == "drop"
     found: list[tuple[str, Step]] = [
         ("choose", partial(choose, wanted=frozenset(wanted))),
         ("normalise", normalise),
-        ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
+        ("identify", partial(identify, identifier=_identifier(section.identifier, wanted), drop=drop)),
     ]
     if section.dedup:
         found.append(("dedup", dedup.mark))
