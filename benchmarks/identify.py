@@ -7,6 +7,7 @@ of ours was trained on. PART is recall, rule, short or speed. Tables are Markdow
 import argparse
 import random
 import resource
+import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from polyclinic.records import Document
 
 WINDOW, AT_LEAST, MOST = 300, 40, 200  # characters, characters, windows or sentences of a language
 GROUP = {"hr": "bs", "sr": "bs"}
+KILOBYTE = range(700, 1401)  # bytes
 WORD_LISTS = ("tico19", "tico19-terms", "gatitos", "refugee-phrasebook")
 Texts = dict[str, list[str]]
 
@@ -48,11 +50,11 @@ def some(texts: Iterable[tuple[str, str]], most: int = MOST) -> Texts:
     found: Texts = defaultdict(list)
     for code, text in texts:
         found[code].append(text)
-    draw = random.Random(1)
+    draw = random.Random(1)  # noqa: S311
     return {code: draw.sample(t, most) if len(t) > most else t for code, t in sorted(found.items())}
 
 
-def whole(name: str, given: dict[str, Texts], identifier: Identifier) -> None:
+def whole(given: dict[str, Texts], identifier: Identifier) -> None:
     """Print recall and precision for each language of each set of texts."""
     columns, means = [], []
     for texts in given.values():
@@ -89,7 +91,7 @@ def rule(given: dict[str, Texts], identifier: Identifier) -> None:
     """Print what the rule of the step drops of text that is as declared, and finds of text that is not."""
     print("| texts | languages | dropped, mean | dropped, most | strangers dropped, mean | least |")
     print("|---|---|---|---|---|---|")
-    draw = random.Random(2)
+    draw = random.Random(2)  # noqa: S311
     for name, texts in given.items():
         lost = {c: share(identifier.verdict(t, c) for t in pieces) for c, pieces in texts.items()}
         caught = {}
@@ -102,7 +104,7 @@ def rule(given: dict[str, Texts], identifier: Identifier) -> None:
             f"| {name} | {len(texts)} | {sum(lost.values()) / len(lost):.4f} | {lost[most]:.3f} ({most})"
             f" | {sum(caught.values()) / len(caught):.4f} | {caught[least]:.2f} ({least}) |"
         )
-        print("  dropped at all:", {c: round(v, 3) for c, v in lost.items() if v}, file=__import__("sys").stderr)
+        print("  dropped at all:", {c: round(v, 3) for c, v in lost.items() if v}, file=sys.stderr)
 
 
 def share(verdicts: Iterable[str]) -> float:
@@ -147,7 +149,7 @@ def main() -> None:
         "starter sentences": some((d.language, t.content) for d in starter.documents() for t in d.turns),
     }
     if asked.only in ("", "recall"):
-        whole("", sets, identifier)
+        whole(sets, identifier)
     longer = some((d.language, d.text()) for d in held if len(d.text()) >= 2 * AT_LEAST)
     if asked.only in ("", "rule"):
         rule({"held-out documents": longer, **sets}, identifier)
@@ -156,7 +158,7 @@ def main() -> None:
             cut = {c: [t[40 : 40 + length] for t in texts] for c, texts in sets["held-out windows"].items()}
             rule({f"held-out, {length} characters": cut}, identifier)
     if asked.only in ("", "speed"):
-        speed({c: [t for t in texts if 700 <= len(t.encode()) <= 1400] for c, texts in longer.items()}, identifier)
+        speed({c: [t for t in texts if len(t.encode()) in KILOBYTE] for c, texts in longer.items()}, identifier)
 
 
 if __name__ == "__main__":

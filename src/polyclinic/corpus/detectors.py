@@ -1,4 +1,4 @@
-"""Which language is a text most likely in, and how far is that one ahead of the declared one?
+"""Which language a text is most likely in, and how far that one is ahead of the declared one.
 
 Leads are in thousandths of a nat (2,197 are odds of nine to one). The detector of the package is our
 model and, where that is not sure or disagrees with what is declared, py3langid.

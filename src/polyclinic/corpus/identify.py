@@ -7,6 +7,7 @@ less than a model can tell count as one (data/identify.yaml), except where their
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ import pyarrow as pa
 import yaml
 
 from polyclinic.corpus import ngrams
-from polyclinic.corpus.detectors import Alike, Builtin, Detector, sample
+from polyclinic.corpus.detectors import Alike, Builtin, Detector, Finding, sample
 from polyclinic.corpus.letters import expand, letters, shares
 from polyclinic.corpus.step import Outcome, outcome, texts
+from polyclinic.errors import DataError
 from polyclinic.languages import language
 from polyclinic.runs import digest, sha256_file
 
 BUILTIN, GLOTLID = "builtin", "glotlid:"
 MODEL = "identifier.bin"
 LONG = 1000  # characters that are looked at, of the first, middle and last part of longer texts
-LEAST_LETTERS = 10  # of which something can be said
+FOR_SCRIPT, FOR_LANGUAGE = 10, 40  # letters from which the script and the language can be judged
+DENSE = frozenset({"Hani", "Kana", "Hang"})  # a letter of these says as much as three of an alphabet
 LEAD = 2200  # thousandths of a nat by which another language must lead
 NOT_CHECKED = "not checked"
 ENOUGH = 4  # one letter in so many in a language's own script: the others are names and terms
@@ -70,9 +73,11 @@ def _model(choice: str) -> Any:
 
 
 def version(choice: str) -> str:
-    """Return a digest of the files that decide verdicts, for the keys of shards."""
-    path = Path(choice.removeprefix(GLOTLID))
-    model = digest(_model(choice).read_bytes().hex()) if choice == BUILTIN else sha256_file(path)
+    """Return a digest of the files that decide verdicts, for the keys of shards; raises DataError without them."""
+    path = _model(choice.removeprefix(GLOTLID))
+    if not path.is_file():
+        raise DataError(path, "no such file", "check corpus.identifier")
+    model = sha256_file(path) if isinstance(path, Path) else sha256(path.read_bytes()).hexdigest()
     return digest([model, _table()])
 
 
@@ -96,31 +101,32 @@ class Identifier:
         part = sample(text, LONG)
         found = shares(letters(part)[1])
         total = sum(found.values())
-        if total < LEAST_LETTERS:
+        if total < FOR_SCRIPT:
             return NOT_CHECKED
-        own = own_scripts(declared)
-        script = next(iter(found))
-        if script in own or ENOUGH * sum(found.get(name, 0) for name in own) >= total:
-            return self._by_language(part, declared, script, script in own)
-        return self._by_script(part, declared, script)
+        long = total + 2 * sum(found.get(name, 0) for name in DENSE) >= FOR_LANGUAGE
+        finding = self.detector.find(part, declared) if long else None
+        script, own = next(iter(found)), own_scripts(declared)
+        if script in own:
+            return self._by_language(finding, declared)
+        if ENOUGH * sum(found.get(name, 0) for name in own) >= total:
+            return "ok" if long and declared in self.known else NOT_CHECKED
+        return self._by_script(finding, declared, script)
 
-    def _by_language(self, part: str, declared: str, script: str, pure: bool) -> str:
-        """Judge a text in its language's own script; one mixed with another script only if that is not so clear."""
-        finding = self.detector.find(part, declared) if declared in self.known else None
-        if finding is None:
+    def _by_language(self, finding: Finding | None, declared: str) -> str:
+        """Judge a text in its language's own script."""
+        if finding is None or declared not in self.known:
             return NOT_CHECKED
-        sure = pure and finding.lead is not None and finding.lead >= LEAD
+        sure = finding.lead is not None and finding.lead >= LEAD
         return f"looks like {finding.found}" if sure else "ok"
 
-    def _by_script(self, part: str, declared: str, script: str) -> str:
-        """Judge a text that is not in its language's own script."""
-        finding = self.detector.find(part, declared)
-        found = finding.found if finding and finding.clear >= LEAD else None
-        if found is not None and self._writes(found, script) and found != declared:
-            alike_here = finding is not None and finding.lead == 0 and script in other_scripts(declared)
-            if not alike_here:
-                return f"looks like {found}"
-        return f"other script {script}" if script in other_scripts(declared) else f"in script {script}"
+    def _by_script(self, finding: Finding | None, declared: str, script: str) -> str:
+        """Judge a text in another script: of the languages in it, one may be clear; else the script is named."""
+        possible = script in other_scripts(declared)
+        if finding and finding.clear >= LEAD and self._writes(finding.found, script):
+            itself = finding.lead == 0 and possible
+            if not itself:
+                return f"looks like {finding.found}"
+        return f"other script {script}" if possible else f"in script {script}"
 
     def _writes(self, code: str, script: str) -> bool:
         """Say whether the detector knows a language in a script."""

@@ -14,17 +14,18 @@ SPACE = 32
 LAST = 0x1FFFF  # what lies above are Han characters of the extensions, or no letters
 # First word of a character's Unicode name -> its script.
 NAMED = {
-    "LATIN": "Latn", "FULLWIDTH": "Latn", "CYRILLIC": "Cyrl", "GREEK": "Grek", "ARMENIAN": "Armn", "GEORGIAN": "Geor",
+    "LATIN": "Latn", "CYRILLIC": "Cyrl", "GREEK": "Grek", "ARMENIAN": "Armn", "GEORGIAN": "Geor",
     "ARABIC": "Arab", "HEBREW": "Hebr", "THAANA": "Thaa", "NKO": "Nkoo", "SYRIAC": "Syrc", "ETHIOPIC": "Ethi",
     "TIFINAGH": "Tfng", "DEVANAGARI": "Deva", "BENGALI": "Beng", "GURMUKHI": "Guru", "GUJARATI": "Gujr",
     "ORIYA": "Orya", "TAMIL": "Taml", "TELUGU": "Telu", "KANNADA": "Knda", "MALAYALAM": "Mlym", "SINHALA": "Sinh",
     "OL": "Olck", "MEETEI": "Mtei", "DOGRA": "Dogr", "THAI": "Thai", "LAO": "Laoo", "TIBETAN": "Tibt",
     "MYANMAR": "Mymr", "KHMER": "Khmr", "MONGOLIAN": "Mong", "JAVANESE": "Java", "SUNDANESE": "Sund",
     "BALINESE": "Bali", "ADLAM": "Adlm", "CHEROKEE": "Cher", "CANADIAN": "Cans", "YI": "Yiii", "HANGUL": "Hang",
-    "HIRAGANA": "Kana", "KATAKANA": "Kana", "HALFWIDTH": "Kana", "BOPOMOFO": "Bopo", "CJK": "Hani",
+    "HIRAGANA": "Kana", "KATAKANA": "Kana", "BOPOMOFO": "Bopo", "CJK": "Hani",
 }  # fmt: skip
 SCRIPTS = ("", "any", "other", *sorted(set(NAMED.values())))  # by number: no letter, a mark of any script, unlisted
 ANY, OTHER = 1, 2
+WIDTHS = ("FULLWIDTH", "HALFWIDTH")
 # How the table of languages names scripts that are made of others.
 MADE_OF = {"Hans": {"Hani"}, "Hant": {"Hani"}, "Jpan": {"Kana", "Hani"}, "Kore": {"Hang", "Hani"}}
 JOINERS = "\u200c\u200d"  # inside words of Persian, Sorani, Hindi and others
@@ -38,7 +39,8 @@ def _numbers() -> NDArray[np.uint8]:
     for point in range(LAST):
         character = chr(point)
         if unicodedata.category(character)[0] in "LM":
-            first = unicodedata.name(character, "").split(" ", 1)[0]
+            words = [word for word in unicodedata.name(character, "").split() if word not in WIDTHS]
+            first = words[0] if words else ""
             table[point] = ANY if first in ("COMBINING", "MODIFIER") else number.get(NAMED.get(first, "other"), OTHER)
     table[[ord(joiner) for joiner in JOINERS]] = ANY
     table[LAST] = number["Hani"]

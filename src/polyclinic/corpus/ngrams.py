@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +28,9 @@ MILLI = 1000  # scores are in thousandths of a nat
 TRY = "train it again with polyclinic corpus train-identifier"
 
 
-class Reading(NamedTuple):
-    """What a model reads of a text: the rows of its table, and how many letters are of each script."""
-
-    rows: NDArray[np.int64]
-    scripts: NDArray[np.int64]
-
-
-def read(text: str, bits: int) -> Reading:
-    """Return the n-grams of a text, hashed to numbers of `bits` bits, and its letters by script."""
-    points, scripts = letters(text)
+def read(text: str, bits: int) -> NDArray[np.int64]:
+    """Return the n-grams of a text, hashed to numbers of `bits` bits: the rows of a model's table."""
+    points, _ = letters(text)
     found, gram = [], points
     for order in range(1, ORDERS + 1):
         if order > 1:
@@ -47,7 +40,7 @@ def read(text: str, bits: int) -> Reading:
         found.append(mixed >> np.uint32(32 - bits))
         if len(gram) < 2:  # noqa: PLR2004 - no longer n-gram fits
             break
-    return Reading(np.concatenate(found)[:MOST].astype(np.int64), scripts)
+    return np.concatenate(found)[:MOST].astype(np.int64)
 
 
 class Model:
@@ -71,9 +64,8 @@ class Model:
         """The weights as floats that hold whole numbers: sums by BLAS are exact, in whatever order."""
         return self.weights.astype(np.float32)
 
-    def scores(self, reading: Reading) -> list[int]:
-        """Return each language's score, in thousandths of a nat."""
-        rows = reading.rows
+    def scores(self, rows: NDArray[np.int64]) -> list[int]:
+        """Return each language's score, in thousandths of a nat, for what `read` gave."""
         sums = np.ones(len(rows), dtype=np.float32) @ self._floats.take(rows, axis=0)
         root = self.scale * math.isqrt(len(rows) * MILLI * MILLI)
         return [int(value) * MILLI * MILLI // root for value in sums.tolist()]

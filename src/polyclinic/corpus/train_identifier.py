@@ -97,7 +97,7 @@ def _descend(pools: Sequence[Pool], progress: Progress, windows: int, draw: np.r
     turns = np.repeat(np.arange(len(pools)), windows)
     draw.shuffle(turns)
     for step, right in enumerate(turns.tolist()):
-        rows = read(_window(pools[right], draw), BITS).rows
+        rows = read(_window(pools[right], draw), BITS)
         unique, times = np.unique(rows, return_counts=True)
         values = (times / np.sqrt(len(rows))).astype(np.float32)
         error = _softmax(values @ weights[unique])
@@ -121,4 +121,5 @@ def _window(pool: Pool, draw: np.random.Generator) -> str:
 
 def _softmax(values: NDArray[np.float32]) -> NDArray[np.float32]:
     raised = np.exp(values - values.max())
-    return raised / raised.sum()
+    chances: NDArray[np.float32] = raised / raised.sum()
+    return chances
