@@ -26,7 +26,7 @@ from polyclinic.runs import digest, sha256_file
 BUILTIN, GLOTLID = "builtin", "glotlid:"
 MODEL = "identifier.bin"
 LONG = 1000  # characters that are looked at, of the first, middle and last part of longer texts
-FOR_SCRIPT, FOR_LANGUAGE = 10, 40  # letters from which the script and the language can be judged
+FOR_SCRIPT, FOR_LANGUAGE = 10, 32  # letters from which the script and the language can be judged
 DENSE = frozenset({"Hani", "Kana", "Hang"})  # a letter of these says as much as three of an alphabet
 LEAD = 2200  # thousandths of a nat by which another language must lead
 NOT_CHECKED = "not checked"
