@@ -103,6 +103,8 @@ def _corpus(corpus: Any) -> None:
         "--of", action=Once, type=positive, default=1, metavar="N", help="jobs that share the shards (1)"
     )
     _out(shard)
+    what = "train what checks languages, on text whose languages are known"
+    _train_identifier(_command(corpus, "train-identifier", commands_corpus.cmd_train_identifier, what))
     what = "audit translations beside their sources"
     _corpus_audit(_command(corpus, "audit", commands_corpus.cmd_corpus_audit, what))
     inspect = _command(corpus, "inspect", commands_corpus.cmd_corpus_inspect, "print the data card of a built corpus")
@@ -129,6 +131,17 @@ def _corpus_audit(audit: Parser) -> None:
     )
     audit.add_argument("--reliability", action=Once, type=share, default=0.8, metavar="R",
         help="terms that good translations keep less often do not fail (0.8)")  # fmt: skip
+
+
+def _train_identifier(loop: Parser) -> None:
+    """Add what `corpus train-identifier` takes."""
+    loop.add_argument("--text", action=Once, type=Path, required=True, metavar="DIR", help="folder of records")
+    loop.add_argument("--out", action=Once, type=Path, required=True, metavar="FILE", help="file that is made")
+    loop.add_argument("--languages", action=Once, type=word, metavar="CODE,CODE", help="only these of the text")
+    loop.add_argument("--held-out", action=Once, type=share, default=0.0, metavar="S",
+        help="share of each source that is not trained on")  # fmt: skip
+    loop.add_argument("--windows", action=Once, type=positive, default=4000, metavar="N", help="a language (4000)")
+    loop.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of all that is drawn (0)")
 
 
 def _upcycle_build(build: Parser) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic.commands import built_corpus, emit, not_inside
-from polyclinic.errors import UnknownLanguageError, UsageError
+from polyclinic.errors import DataError, UnknownLanguageError, UsageError
 from polyclinic.progress import Silent
 
 
@@ -131,6 +131,32 @@ def cmd_corpus_audit(arguments: Namespace) -> int:
     norms = read_norms(arguments.norms) if arguments.norms else {}
     found = audited(pairs, glossary, norms, arguments.reliability)
     return emit(arguments, found, lines(found))
+
+
+def cmd_train_identifier(arguments: Namespace) -> int:
+    """Train a language identifier on text whose languages are known."""
+    if arguments.out.exists():
+        raise UsageError(arguments.out, "exists already", "name a new file")
+
+    from polyclinic.corpus.layouts import to_document
+    from polyclinic.corpus.read import read
+    from polyclinic.corpus.train_identifier import hold_out, train
+    from polyclinic.corpus_section import Source
+    from polyclinic.languages import language
+
+    asked = arguments.languages.split(",") if arguments.languages else []
+    only = [language(code, where="--languages").code for code in asked] or None
+    files = sorted(p for kind in ("*.jsonl", "*.parquet") for p in arguments.text.glob(kind))
+    if not files:
+        raise DataError(arguments.text, "no .jsonl or .parquet file in it", "name a folder of records")
+    found = (d for p in files for d in read(p, Source(path=p.name, languages=only), to_document))
+    documents, _ = hold_out(found, arguments.held_out)
+    with _progress(arguments) as progress:
+        progress.stage("train", "a language identifier")
+        model = train(documents, progress, arguments.windows, arguments.seed)
+    model.save(arguments.out)
+    value = {"file": str(arguments.out), "languages": list(model.labels), "documents": len(documents)}
+    return emit(arguments, value, [f"{arguments.out}  {len(model.labels)} languages, {len(documents)} documents"])
 
 
 def cmd_corpus_inspect(arguments: Namespace) -> int:

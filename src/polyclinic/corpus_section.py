@@ -74,7 +74,7 @@ class DecontaminateSection(Section):
 
 
 # What only the whole corpus is decided by; an input's own source stands in its own key.
-_ELSEWHERE = ("root", "engine", "workers", "mix", "pack_tokens", "packing")
+_ELSEWHERE = ("root", "identifier", "engine", "workers", "mix", "pack_tokens", "packing")
 _OVER_ALL = {"texts", "exams", "languages", "held_out", "validation"}
 Ends = list[NonNegative | None]
 
@@ -321,6 +321,9 @@ class CorpusSection(Section):
     validation: Fraction = Field(0.0, description="share of training text kept for validate_every, by group")
     check_language: Literal["drop", "report"] = Field("drop", description="text in another language")
     privacy: PrivacySection = PrivacySection()
+    identifier: str = Field(
+        "builtin", min_length=1, description="what checks it: builtin, `glotlid:FILE`, or a file of train-identifier"
+    )
     dedup: DedupSection | None = DedupSection()
     decontaminate: DecontaminateSection | None = Field(
         DecontaminateSection(), description="exam items in training text"

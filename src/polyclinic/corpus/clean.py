@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from polyclinic.corpus import decontaminate, dedup, identity, licence, privacy, quality, read, starter
 from polyclinic.corpus.faults import QUARANTINE, Faults
-from polyclinic.corpus.identify import Identifier, identify
+from polyclinic.corpus.identify import Identifier, detector, identify
 from polyclinic.corpus.inputs import Input
 from polyclinic.corpus.models import model_steps
 from polyclinic.corpus.normalise import normalise
@@ -43,19 +43,20 @@ class Cleaning(NamedTuple):
 
 
 @cache
-def _identifier(wanted: tuple[str, ...]) -> Identifier:
-    return Identifier(wanted)
+def _identifier(choice: str, wanted: tuple[str, ...]) -> Identifier:
+    return Identifier(detector(choice, wanted))
 
 
 def steps(cleaning: Cleaning, folder: Path) -> list[tuple[str, Step]]:
     """Return the steps a section asks for, by name, in their order; one may write beside the shard."""
     section, wanted = cleaning.section, cleaning.wanted
+    drop = section.check_language == "drop"
     found: list[tuple[str, Step]] = [
         ("choose", partial(choose, wanted=frozenset(wanted))),
         ("licence", partial(licence.apply, policy=section.licences)),
         ("normalise", normalise),
         ("privacy", partial(privacy.privacy, rule=section.privacy, file=cleaning.input.file)),
-        ("identify", partial(identify, identifier=_identifier(wanted), drop=section.check_language == "drop")),
+        ("identify", partial(identify, identifier=_identifier(section.identifier, wanted), drop=drop)),
     ]
     found += model_steps(section, wanted, cleaning.answers, folder)
     if section.quality:

@@ -13,7 +13,7 @@ from polyclinic.corpus.answers import Answers
 from polyclinic.corpus.chat import Chat
 from polyclinic.corpus.command import by_command
 from polyclinic.corpus.glossary import Glossary, read
-from polyclinic.corpus.identify import Identifier
+from polyclinic.corpus.identify import Identifier, detector
 from polyclinic.corpus.norms import read_norms
 from polyclinic.corpus.rewrite import check_prompts, rewrite
 from polyclinic.corpus.step import Step
@@ -32,7 +32,7 @@ def model_steps(
 ) -> list[tuple[str, Step]]:
     """Return the steps of a section that ask a model; raises before any text is sent if one cannot be done."""
     found: list[tuple[str, Step]] = []
-    told = _identifier(tuple(wanted)).verdict if section.rewrite or section.translate else None
+    told = _identifier(section.identifier, tuple(wanted)).verdict if section.rewrite or section.translate else None
     if section.rewrite and told:
         check_prompts(section.rewrite, wanted)
         chat = partial(_chat, section.rewrite.endpoint, answers, section.workers)
@@ -63,9 +63,9 @@ def _chat(section: EndpointSection, answers: Path | None, workers: int) -> Chat:
 
 
 @cache
-def _identifier(wanted: tuple[str, ...]) -> Identifier:
+def _identifier(choice: str, wanted: tuple[str, ...]) -> Identifier:
     """Return an identifier of all fifty languages: a model may answer in any."""
-    return Identifier(dict.fromkeys((*fifty(), *wanted)))
+    return Identifier(detector(choice, tuple(dict.fromkeys((*fifty(), *wanted)))))
 
 
 def model_inputs(section: CorpusSection) -> dict[str, Any]:

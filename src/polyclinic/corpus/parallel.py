@@ -7,7 +7,7 @@ from typing import Any
 
 from polyclinic.corpus.audit import CHECKS, NOT_CHECKED, Limits, Norms, Pair, audit
 from polyclinic.corpus.glossary import Glossary
-from polyclinic.corpus.identify import Identifier
+from polyclinic.corpus.identify import BUILTIN, Identifier, detector
 from polyclinic.corpus.layouts import to_document
 from polyclinic.corpus.read import read
 from polyclinic.corpus_section import Source
@@ -42,7 +42,7 @@ def audited(
     pairs: Mapping[Key, Sequence[Pair]], glossary: Glossary, norms: Mapping[Key, Norms], reliability: float
 ) -> dict[str, Any]:
     """Audit all pairs; returns for each pair of languages the counts, recall, and ids of what fails."""
-    identifier = Identifier(fifty())
+    identifier = Identifier(detector(BUILTIN, fifty()))
     out: dict[str, Any] = {}
     for key, found in pairs.items():
         counts: Counter[str] = Counter()

@@ -18,6 +18,7 @@ from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, Cleaning, clea
 from polyclinic.corpus.decide import Deciding, decide
 from polyclinic.corpus.engines import Inline
 from polyclinic.corpus.executor import Task
+from polyclinic.corpus.identify import version as version_of_identifier
 from polyclinic.corpus.inputs import Input, Plan, wanted_languages
 from polyclinic.corpus.models import model_inputs
 from polyclinic.corpus.select import Selecting, select
@@ -39,6 +40,7 @@ def key(section: CorpusSection, planned: Plan) -> dict[str, Any]:
     inputs = [(i.name, i.sha256, i.part, i.source.model_dump()) for items in planned for i in items]
     languages = wanted_languages(section)
     settings = {"settings": section.cleaning(), "files": quality.digests(section), "models": model_inputs(section)}
+    settings["identifier"] = version_of_identifier(section.identifier)
     return {"inputs": inputs, **settings, "languages": languages, "libraries": libraries()}
 
 
@@ -95,6 +97,7 @@ def clean_tasks(section: CorpusSection, inputs: Sequence[Input], index: Index, p
         "files": files,
         "wanted": wanted,
         "models": model_inputs(section),
+        "identifier": version_of_identifier(section.identifier),
         "code": code(),
         "libraries": libraries(),
     }
