@@ -75,6 +75,7 @@ def test_a_text_too_short_to_tell_is_not_checked(identifier: Identifier, code: s
     text = texts()[code]
     assert identifier.verdict(text[:9], code) == identifier.verdict("12.5 % (3)", code) == "not checked"
     assert identifier.verdict(text[:60], code) == "ok"
+    assert identifier.verdict(text[:20], code) == ("ok" if code == "zh" else "not checked")
 
 
 def test_a_short_text_is_judged_by_its_script_alone(identifier: Identifier) -> None:
@@ -129,6 +130,15 @@ def test_a_model_of_a_users_own_decides_and_is_part_of_the_key(tmp_path: Path) -
     assert first != version(BUILTIN)
     Model(("co", "bm"), {"co": ["Latn"], "bm": ["Latn"]}, 2, weights).save(own)
     assert version(str(own)) != first
+
+
+def test_where_our_model_is_not_sure_the_other_decides(tmp_path: Path) -> None:
+    blank = Model(("de", "en"), {"de": ["Latn"], "en": ["Latn"]}, 1, np.zeros((256, 2), dtype=np.int8))
+    blank.save(tmp_path / "blank.bin")
+    both = Identifier(detector(str(tmp_path / "blank.bin"), ["de", "en"]))
+    for code, other in (("de", "en"), ("en", "de")):
+        assert both.verdict(texts()[code], code) == "ok"
+        assert both.verdict(texts()[code], other) == f"looks like {code}"
 
 
 def test_a_model_that_is_not_there_is_one_error() -> None:
