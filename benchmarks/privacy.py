@@ -8,6 +8,8 @@ check digits are computed here, by other code than the detector's. As many sente
 personal: numbers of trials, articles, doses, ranges, help lines and numbers whose check digits are wrong.
 """
 
+# ruff: noqa: E501, PLR2004, S311 - tables of shapes, and weights of published check digits
+
 import argparse
 import datetime
 import json
@@ -31,7 +33,14 @@ PHRASES = yaml.safe_load((Path(__file__).parent / "privacy_phrases.yaml").read_t
 ORDER = PHRASES["order"]
 PARTS = ("tune", "second", "third", "fourth", "last")
 LANGUAGES = list(PHRASES["tune"])
-NATIVE = {"ar": "٠١٢٣٤٥٦٧٨٩", "ckb": "۰۱۲۳۴۵۶۷۸۹", "hi": "०१२३४५६७८९", "th": "๐๑๒๓๔๕๖๗๘๙", "zh": "０１２３４５６７８９", "ja": "０１２３４５６７８９"}
+NATIVE = {
+    "ar": "٠١٢٣٤٥٦٧٨٩",
+    "ckb": "۰۱۲۳۴۵۶۷۸۹",
+    "hi": "०१२३४५६७८९",
+    "th": "๐๑๒๓๔๕๖๗๘๙",
+    "zh": "０１２３４５６７８９",
+    "ja": "０１２３４５６７８９",
+}
 MONTHS = {
     "en": "January February March April May June July August September October November December",
     "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
@@ -199,7 +208,13 @@ def codice_fiscale(r: R) -> str:
     consonants = "BCDFGHLMNPRSTVZ"
     body = letters(r, 6, consonants) + f"{day:%y}" + "ABCDEHLMPRST"[day.month - 1] + f"{day.day:02d}" + "H501"
     odd = {"0": 1, "1": 0, "2": 5, "3": 7, "4": 9, "5": 13, "6": 15, "7": 17, "8": 19, "9": 21}
-    odd |= dict(zip(string.ascii_uppercase, (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23), strict=True))
+    odd |= dict(
+        zip(
+            string.ascii_uppercase,
+            (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23),
+            strict=True,
+        )
+    )
     total = sum(odd[c] if i % 2 == 0 else (int(c) if c.isdigit() else ord(c) - 65) for i, c in enumerate(body))
     return body + chr(65 + total % 26)
 
@@ -230,7 +245,12 @@ def snils_ru(r: R) -> str:
 
 def nir_fr(r: R) -> str:
     day = born(r)
-    body = r.choice("12") + f"{day:%y%m}" + r.choice(["75", "13", "69"]) + f"{r.randrange(1, 400):03d}{r.randrange(1, 999):03d}"
+    body = (
+        r.choice("12")
+        + f"{day:%y%m}"
+        + r.choice(["75", "13", "69"])
+        + f"{r.randrange(1, 400):03d}{r.randrange(1, 999):03d}"
+    )
     whole = body + f"{97 - int(body) % 97:02d}"
     return " ".join((whole[0], whole[1:3], whole[3:5], whole[5:7], whole[7:10], whole[10:13], whole[13:]))
 
@@ -267,7 +287,9 @@ def card(r: R) -> str:
 
 
 def iban(r: R) -> str:
-    country, body = r.choice([("DE", digits(r, 18)), ("FR", digits(r, 23)), ("GB", "NWBK" + digits(r, 14)), ("SA", digits(r, 20))])
+    country, body = r.choice(
+        [("DE", digits(r, 18)), ("FR", digits(r, 23)), ("GB", "NWBK" + digits(r, 14)), ("SA", digits(r, 20))]
+    )
     as_number = "".join(str(int(c, 36)) for c in f"{body}{country}00")
     whole = f"{country}{98 - int(as_number) % 97:02d}{body}"
     return " ".join(whole[i : i + 4] for i in range(0, len(whole), 4)) if r.random() < 0.5 else whole
@@ -332,7 +354,11 @@ def filled(shape: str, r: R) -> str:
 def date(r: R, language: str) -> str:
     day = born(r)
     year = day.year + 543 if language == "th" and r.random() < 0.5 else day.year
-    forms = [f"{day.day:02d}/{day.month:02d}/{year}", f"{year}-{day.month:02d}-{day.day:02d}", f"{day.day}.{day.month}.{year}"]
+    forms = [
+        f"{day.day:02d}/{day.month:02d}/{year}",
+        f"{year}-{day.month:02d}-{day.day:02d}",
+        f"{day.day}.{day.month}.{year}",
+    ]
     if language in MONTHS:
         month, join = MONTHS[language].split()[day.month - 1], JOINED.get(language, " ")
         forms += [f"{day.day}{'.' * (language == 'de')}{join}{month}{join}{year}"] * 2
@@ -353,7 +379,12 @@ def announced(r: R, kind: str, language: str) -> str:
     if kind == "VEHICLE":
         return filled(PLATES[language], r)
     if kind == "HANDLE":
-        return r.choice([f"@{letters(r, 5, string.ascii_lowercase)}_{r.randrange(99)}", f"{letters(r, 6, string.ascii_lowercase)}{r.randrange(10, 99)}"])
+        return r.choice(
+            [
+                f"@{letters(r, 5, string.ascii_lowercase)}_{r.randrange(99)}",
+                f"{letters(r, 6, string.ascii_lowercase)}{r.randrange(10, 99)}",
+            ]
+        )
     if kind in ("EMAIL", "IP", "PROFILE_URL", "CARD"):
         return r.choice(ALONE[kind])(r)
     forms = {
@@ -394,7 +425,9 @@ LOOKS: list[Callable[[R], str]] = [
     lambda r: f"{r.randrange(1950, 2000)}-{r.randrange(2000, 2025)}",
     lambda r: f"{r.randrange(1950, 2025)}",
     lambda r: f"p = 0.{digits(r, 4, '0')}",
-    lambda r: f"{r.randrange(1, 90)}.{digits(r, 1)} (95 % CI {r.randrange(1, 30)}.{digits(r, 1)}-{r.randrange(30, 90)}.{digits(r, 1)})",
+    lambda r: (
+        f"{r.randrange(1, 90)}.{digits(r, 1)} (95 % CI {r.randrange(1, 30)}.{digits(r, 1)}-{r.randrange(30, 90)}.{digits(r, 1)})"
+    ),
     lambda r: f"EC {r.randrange(1, 7)}.{r.randrange(1, 24)}.{r.randrange(1, 30)}.{r.randrange(1, 120)}",
     lambda r: f"{digits(r, 2)}-{digits(r, 2)}-{digits(r, 1)}",
     lambda r: f"{r.randrange(24):02d}:{r.randrange(60):02d}:{r.randrange(60):02d}",
@@ -415,7 +448,20 @@ AFTER: list[Callable[[R], str]] = [  # not personal, whatever word stands before
     lambda r: f"{r.randrange(1990, 2025)}",
     lambda r: f"{r.randrange(2, 99)},{digits(r, 3)}",
 ]
-HELP = ["112", "911", "999", "116 117", "116 123", "1-800-232-4636", "0800 111 0 111", "988", "1800 425 1234", "15", "120", "119"]
+HELP = [
+    "112",
+    "911",
+    "999",
+    "116 117",
+    "116 123",
+    "1-800-232-4636",
+    "0800 111 0 111",
+    "988",
+    "1800 425 1234",
+    "15",
+    "120",
+    "119",
+]
 
 
 def place(r: R, language: str, frame: str, value: str, kind: str, phrase: str = "", about: str = "") -> Item:
@@ -433,7 +479,9 @@ def make(part: str, seed: int, each: int) -> Iterator[Item]:
     r = random.Random(f"{part} {seed}")
     for language in LANGUAGES:
         own = PHRASES[part][language]
-        known = own.get("words") or [r.choice(two) for two in zip(*(PHRASES[p][language]["words"] for p in PARTS[:2]), strict=True)]
+        known = own.get("words") or [
+            r.choice(two) for two in zip(*(PHRASES[p][language]["words"] for p in PARTS[:2]), strict=True)
+        ]
         for kind, phrase in zip(ORDER, known, strict=True):
             for n in range(each):
                 alone = kind in ALONE and n % 2
@@ -448,7 +496,11 @@ def nothing(r: R, language: str, own: dict[str, list[str]], kind: str, phrase: s
     if n % 3 == 0:
         value = r.choice(HELP) if kind == "PHONE" else r.choice(AFTER)(r)
         return place(r, language, r.choice(own["frames"]), value, "", phrase, kind)
-    checked = [make for make in ALONE.get(kind, ()) if kind in ("NATIONAL_ID", "TAX_ID", "CARD", "VEHICLE", "BANK_ACCOUNT") and make not in (iban,)]
+    checked = [
+        make
+        for make in ALONE.get(kind, ())
+        if kind in ("NATIONAL_ID", "TAX_ID", "CARD", "VEHICLE", "BANK_ACCOUNT") and make not in (iban,)
+    ]
     value = wrong(r, r.choice(checked)(r)) if checked and n % 3 == 1 else r.choice(LOOKS)(r)
     return place(r, language, r.choice(own["plain"]), value, "", "", kind)
 
@@ -477,7 +529,9 @@ def score(items: Iterator[Item]) -> Score:
             left = [i for i in range(item.start, item.end) if item.text[i].isalnum() and i not in covered]
             out.there[place] += 1
             out.hidden[place] += not left
-            out.named[place] += not left and any(s.kind == item.kind and s.start < item.end and s.end > item.start for s in spans)
+            out.named[place] += not left and any(
+                s.kind == item.kind and s.start < item.end and s.end > item.start for s in spans
+            )
             if left:
                 out.misses.append(f"{item.kind} {item.language}: {item.text}  ->  {spans}")
         for span in spans:
@@ -485,7 +539,9 @@ def score(items: Iterator[Item]) -> Score:
             out.found[span.kind, item.language] += 1
             if not hit:
                 out.false[span.kind, item.language] += 1
-                out.misses.append(f"FALSE {span.kind} {item.language}: {item.text}  ->  {item.text[span.start : span.end]}")
+                out.misses.append(
+                    f"FALSE {span.kind} {item.language}: {item.text}  ->  {item.text[span.start : span.end]}"
+                )
     return out
 
 
@@ -493,15 +549,21 @@ def table(found: Score, axis: int, names: list[str]) -> list[str]:
     """Return recall and precision along classes (0) or languages (1), and over all."""
     lines = []
     for name in (*names, ""):
-        there, hidden, named, spans, false = (sum(n for key, n in c.items() if name in ("", key[axis])) for c in found[:5])
+        there, hidden, named, spans, false = (
+            sum(n for key, n in c.items() if name in ("", key[axis])) for c in found[:5]
+        )
         precision = 100 * (spans - false) / spans if spans else float("nan")
-        lines.append(f"| {name or 'all'} | {there} | {100 * hidden / there:.2f} | {100 * named / there:.2f} | {spans} | {precision:.2f} |")
+        lines.append(
+            f"| {name or 'all'} | {there} | {100 * hidden / there:.2f} | {100 * named / there:.2f} | {spans} | {precision:.2f} |"
+        )
     return lines
 
 
 def speed(folder: Path) -> None:
     """Print documents a CPU second of the step on the JSON lines of a folder; the best of three."""
-    texts = [json.loads(line)["text"] for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")]
+    texts = [
+        json.loads(line)["text"] for path in sorted(folder.glob("*.jsonl")) for line in path.open(encoding="utf-8")
+    ]
     empty = dict.fromkeys(DOCUMENTS.names, "")
     rows = [{**empty, "id": f"d{n}", "turns": [{"role": "text", "content": t}]} for n, t in enumerate(texts)]
     batches = [pa.RecordBatch.from_pylist(rows[i : i + 1024], schema=DOCUMENTS) for i in range(0, len(rows), 1024)]
