@@ -8,6 +8,8 @@ check digits are computed here, by other code than the detector's. As many sente
 personal: numbers of trials, articles, doses, ranges, help lines and numbers whose check digits are wrong.
 """
 
+# ruff: noqa: E501, PLR2004, S311 - tables of shapes, and weights of published check digits
+
 import argparse
 import datetime
 import json

@@ -30,14 +30,14 @@ def test_cut_lines_are_the_file_again_and_begin_at_their_numbers(
         patch.setattr(parts, "BLOCK_BYTES", block)
         found = list(parts._cut_lines(path, size))
     places = [piece.part for piece in found if piece.part is not None]
-    assert [p.first for p in places] + [len(data)] == [0] * bool(data) + [p.end for p in places] or not data
-    assert all(a.end == b.first for a, b in pairwise(places))
+    assert [p.start for p in places] + [len(data)] == [0] * bool(data) + [p.end for p in places] or not data
+    assert all(a.end == b.start for a, b in pairwise(places))
     for piece in found:
         assert piece.part is not None
-        own = data[piece.part.first : piece.part.end]
+        own = data[piece.part.start : piece.part.end]
         assert (piece.size, piece.sha256) == (len(own), hashlib.sha256(own).hexdigest())
-        assert piece.part.line == 1 + data[: piece.part.first].count(b"\n")
-        assert data[: piece.part.first].endswith(b"\n") or not piece.part.first
+        assert piece.part.first_line == 1 + data[: piece.part.start].count(b"\n")
+        assert data[: piece.part.start].endswith(b"\n") or not piece.part.start
         assert own.rstrip(b"\n").count(b"\n") == 0 or len(own[: own.rstrip(b"\n").rfind(b"\n") + 1]) < size
     rows = [row for piece in found for row in readers.rows(path, piece.part)]
     assert rows == list(readers.rows(path))
@@ -69,8 +69,11 @@ def test_a_line_that_is_broken_is_named_by_its_number_in_the_file(
     path.write_bytes(b"".join(json.dumps({"i": i}).encode() + b"\n" for i in range(100)) + b"{broken\n")
     found = cut(path, 200, monkeypatch)
     assert len(found) > 3
-    with pytest.raises(DataError, match=r"a.jsonl:101: "):
-        list(readers.rows(path, found[-1].part))
+    assert found[-1].part is not None
+    *good, broken = readers.rows(path, found[-1].part)
+    assert isinstance(broken, readers.Bad)
+    assert broken.number == 101
+    assert [row.number for row in good] == list(range(found[-1].part.first_line, 101))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.jsonl.gz", "a.csv"])

@@ -52,7 +52,7 @@ def named(phase: str, *names: str) -> set[str]:
     return {f"{phase} 000-{NAMES.index(name):05d}-{name}" for name in names}
 
 
-ALL = named("clean", *NAMES) | named("select", *NAMES) | {"decide all"}
+ALL = named("clean", *NAMES) | named("select", *NAMES) | {"decide all", "index exams"}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ ALL = named("clean", *NAMES) | named("select", *NAMES) | {"decide all"}
     [
         ({}, set()),
         ({"pack_tokens": 64, "root": "in/../in"}, set()),
-        ({"exams": [{"starter": True}]}, {"decide all"}),
+        ({"exams": [{"starter": True, "languages": ["en"]}]}, ALL - named("select", *NAMES)),
         ({"held_out": 0.5}, {"decide all"} | named("select", *NAMES)),
         ({"validation": 0.5}, {"decide all"} | named("select", *NAMES)),
         ({"texts": [{"path": "*.jsonl", "max_per_language": 70}]}, {"decide all"} | named("select", "b", "c")),

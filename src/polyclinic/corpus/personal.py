@@ -30,9 +30,10 @@ START = re.compile(r"[+(A-Z\d](?<![A-Za-z0-9].)(?<![A-Za-z0-9][./_,=-].)")
 LIKELY = re.compile(r"[+(]?(?:[A-Z]{1,6}[ -]?)?\d(?:[ ./()+-]{0,2}[0-9A-Za-z]){7}|[A-HJ-NPR-Z\d]{17}")
 END = re.compile(r"(?![A-Za-z0-9])(?![.,-]\d)")
 IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d\d ?(?:[A-Z0-9]{4} ?){2,7}[A-Z0-9]{0,4}(?![A-Za-z0-9])")
+DOT, AT = r"(?:\.| ?[(\[] ?dot ?[)\]] ?)", r"(?:@| ?[(\[] ?(?:at|AT|arroba) ?[)\]] ?)"
 EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+'-]{1,64}(?:@| ?[(\[] ?(?:at|AT|arroba) ?[)\]] ?)"
-    r"[A-Za-z0-9-]{1,63}(?:(?:\.| ?[(\[] ?dot ?[)\]] ?)[A-Za-z0-9-]{1,63}){0,4}(?:\.| ?[(\[] ?dot ?[)\]] ?)[A-Za-z]{2,24}"
+    rf"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+'-]{{1,64}}{AT}"
+    rf"[A-Za-z0-9-]{{1,63}}(?:{DOT}[A-Za-z0-9-]{{1,63}}){{0,4}}{DOT}[A-Za-z]{{2,24}}"
 )
 IPV4 = re.compile(r"(?<![A-Za-z0-9_.-])\d{1,3}(?:\.\d{1,3}){3}(?![A-Za-z0-9_-]|\.\d)")
 IPV6 = re.compile(
@@ -42,7 +43,7 @@ MAC = re.compile(
     r"(?<![A-Za-z0-9_])(?<![A-Fa-f0-9][:-])[0-9A-Fa-f]{2}([:-])[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2}){4}(?![A-Za-z0-9_:-])"
 )
 PERSONAL_PATH = (
-    r"https?://[^\s/]+(?:/[^\s?#]{0,200})?(?:/~[A-Za-z][\w.-]+"
+    r"https?://[^\s/]{1,100}(?:/[^\s?#]{0,200})?(?:/~[A-Za-z][\w.-]+"
     r"|/(?:patients?|users?|members?|people|profiles?)/[\w%-]{2,}"
     r"|[?&](?:patient|user|mrn|name|email|phone|dob|ssn|member)(?:_?id|name)?=[^\s&#]+)[^\s]*"
 )
@@ -74,7 +75,7 @@ UNIT = re.compile(
     r"|€|\$|usd|eur|人|例|名|歳|岁|명|คน|लोग|человек|شخص)",
     re.IGNORECASE,
 )
-HANDLE = re.compile(r"@[A-Za-z0-9_.-]{2,30}|[a-z][a-z0-9._]*[0-9_][a-z0-9._]*")
+HANDLE = re.compile(r"@[A-Za-z0-9_.-]{2,30}|[a-z][a-z0-9._]{0,30}[0-9_][a-z0-9._]{0,30}")
 BACK = r"[^\d\n.;,!?。]{1,16}$"  # between a value and a word that comes after it
 BACKWARD = 48
 GAP = r"(?:[ :]*\n[ :]*|[^\d\n]{0,40}?)"
@@ -125,7 +126,8 @@ def rules() -> Rules:
         re.compile(f"(?<![^\\W_])[{firsts}]|[{''.join(filter(UNSPACED.match, firsts))}]"),
         re.compile(rf"(?<![a-z])(?:{words})[ :.#-]*$"),
         re.compile(
-            rf"(?:https?://)?(?:[\w-]+\.)?(?<![\w-])(?:{'|'.join(table['profiles'])})@?([\w.%-]{{2,}})[^\s,;)]*"
+            rf"(?<![A-Za-z0-9-])(?:https?://)?(?:[A-Za-z0-9-]{{1,40}}\.)?(?:{'|'.join(table['profiles'])})"
+            r"@?([A-Za-z0-9_.%-]{2,40})[^\s,;)]{0,200}"
         ),
         frozenset(table["public_names"]),
         re.compile("|".join(table["public"])),
@@ -355,7 +357,8 @@ def _judged(plain: str, low: str, span: Span, at: int) -> Span | None:
     start, end, kind = span
     value = plain[start:end]
     if kind == "HANDLE":
-        return span if value[0] == "@" or len(value) >= SHORT else None
+        named = value[0] == "@" or len(value) >= SHORT
+        return span if named and value.strip("@.").lower() not in rules().public_names else None
     if kind in DATES:
         if not _is_date(value):
             return None

@@ -62,7 +62,8 @@ def suspects(column: pa.Array, patterns: Sequence[str] = SUSPECT) -> list[int]:
     if not len(some):
         return []
     column = column.take(pa.array(some))
-    return some[np.logical_or.reduce([_matches(column, pattern) for pattern in patterns])].tolist()
+    likely = np.logical_or.reduce([_matches(column, pattern) for pattern in patterns])
+    return [int(at) for at in some[likely]]
 
 
 def _matches(column: pa.Array, pattern: str) -> npt.NDArray[np.bool_]:
@@ -174,12 +175,19 @@ def question(item: Question, rule: PrivacySection, file: str, counts: Counter[st
         kinds.extend(more)
         return new
 
-    names = {name: covered(getattr(item, name), hide_name) for name in NAMES}
-    texts = {name: covered(getattr(item, name)) for name in ("source", "licence", "question", "context")}
-    options = tuple(covered(option) for option in item.options)
+    new = replace(
+        item,
+        id=covered(item.id, hide_name),
+        group=covered(item.group, hide_name),
+        source=covered(item.source, hide_name),  # part of file names
+        licence=covered(item.licence),
+        question=covered(item.question),
+        options=tuple(map(covered, item.options)),
+        context=covered(item.context),
+    )
     if not kinds:
         return [item]
     if rule.mode == "refuse":
-        raise refusal(f"{file}, question {names['id']}", kinds)
+        raise refusal(f"{file}, question {new.id}", kinds)
     counts.update(f"questions, private: {kind}" for kind in kinds)
-    return [] if rule.mode == "drop" else [replace(item, **names, **texts, options=options)]
+    return [] if rule.mode == "drop" else [new]

@@ -76,6 +76,7 @@ def _hits(characters: Characters, places: Places, size: int, hashes: Hashes, end
     last = len(characters.codes) - 1  # a break, which is in no word
     starts = places[places + size <= last]
     hit = _among(characters.sums.stretches(starts, starts + size), hashes)
+    hit &= characters.document[starts] == characters.document[starts + size - 1]
     if ends_word:
         hit &= ~characters.word[starts + size]
     found: Places = starts[hit]
