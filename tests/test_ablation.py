@@ -85,9 +85,15 @@ def test_changes_are_those_of_the_losses_and_stand_in_their_intervals(walked: Pa
     assert result["only"]["en"]["en"]["change"] < result["only"]["zh"]["en"]["change"]
 
 
-def test_the_report_shows_it_and_names_no_mixture(walked: Path) -> None:
+def test_the_report_and_the_card_show_it_and_name_no_mixture(walked: Path) -> None:
     html = (walked / "report.html").read_text("utf-8")
     assert "What each text is worth" in html
+    card, page = read_json(walked / "ablate" / "card.json"), (walked / "ablate" / "card.html").read_text("utf-8")
+    assert card["ablation"] == read_json(walked / "ablate" / "ablation.json")
+    assert card["tokens"] == read_json(walked / "packed" / "packs.json")["tokens"]
+    assert card["languages"] == read_json(walked / "corpus" / "card.json")["languages"]
+    assert "What each text is worth" in page
+    assert f"{card['ablation']['only']['en']['en']['change']:+.3f}" in page
     assert "Who helps whom" in html
     assert "family expert" not in html.partition("<section>")[0]
 

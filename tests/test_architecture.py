@@ -39,7 +39,7 @@ ALLOWED = {
     "evaluate": FLOOR | {"moe"},
     "train": FLOOR | {"moe", "corpus.pack", "corpus.shards"},
     "page": FLOOR | {"corpus"},
-    "ablation": FLOOR | {"corpus", "evaluate", "train"},
+    "ablation": FLOOR | {"ablation_report", "corpus", "evaluate", "train"},
     "ablation_report": FLOOR,
     "summary": FLOOR | STAGES | {"page", "ablation_report"},
     "journey": FLOOR | STAGES | {"moe", "summary", "ablation"},

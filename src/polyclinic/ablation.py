@@ -7,16 +7,21 @@ same number of steps, and changes are of the same documents, with intervals.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from polyclinic import ablation_report
 from polyclinic.corpus import pack as packing
+from polyclinic.corpus.amounts import CARD
+from polyclinic.corpus.card_page import as_page
 from polyclinic.errors import DataError
+from polyclinic.families import Preset
 from polyclinic.languages import language
 from polyclinic.progress import Progress
 from polyclinic.recipe import AblateSection, Recipe
 from polyclinic.records import Document, held_out
-from polyclinic.runs import SCRATCH, digest, read_json, write_json
+from polyclinic.runs import SCRATCH, digest, read_json, write_bytes, write_json
 
 RESULT = "ablation.json"
 LOSSES = "losses.json"
@@ -139,6 +144,16 @@ def compare(recipe: Recipe, measured: Mapping[Part, Path], folder: Path) -> dict
     }
     write_json(folder / RESULT, result)
     return {"languages": len(only), "categories": len(without)}
+
+
+def enter(folder: Path, corpus: Path, packed: Path, preset: Preset) -> None:
+    """Write the data card of a corpus with its tokens and with what was measured, as JSON and as a page."""
+    card = {**read_json(corpus / CARD), "ablation": read_json(folder / RESULT)}
+    packs = read_json(packed / packing.META)
+    found = ablation_report.fragment(folder)
+    more = [(found.title, f'<p class="lead">{escape(found.lead)}</p>{found.html}')]
+    write_json(folder / CARD, {**card, "tokens": packs["tokens"]})
+    write_bytes(folder / "card.html", as_page(card, preset, packs, more).encode())
 
 
 def _changes(

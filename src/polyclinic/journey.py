@@ -299,7 +299,13 @@ class Journey:
             self._step(part.step(), what, key, partial(measure, progress=self._progress))
         measured = {part: self._folder(part.step()) for part in parts}
         key = {"ablate": section.model_dump(), **self._key(*(part.step() for part in parts))}
-        self._step("ablate", "comparing", key, partial(ablation.compare, self._recipe, measured))
+
+        def work(folder: Path) -> Mapping[str, Any]:
+            facts = ablation.compare(self._recipe, measured, folder)
+            ablation.enter(folder, self._folder("corpus"), self._folder("packed"), self._preset)
+            return facts
+
+        self._step("ablate", "comparing", key, work)
 
     def analyse(self) -> None:
         """Route held-out text through the trained mixture."""

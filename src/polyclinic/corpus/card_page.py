@@ -13,8 +13,16 @@ from polyclinic.markup import facts, figure, native, number, table, whole
 NOT_SAID = "not said"
 
 
-def as_page(card: Mapping[str, Any], preset: Preset, packs: Mapping[str, Any] | None = None) -> str:
-    """Return the card as a page; `packs` (what packing noted) brings tokens in place of characters."""
+def as_page(
+    card: Mapping[str, Any],
+    preset: Preset,
+    packs: Mapping[str, Any] | None = None,
+    more: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Return the card as a page; `packs` (what packing noted) brings tokens in place of characters.
+
+    `more` are further sections, title and HTML.
+    """
     rows = card["languages"]
     documents = sum(sum(row.get(split, 0) for split in splits_of(card)) for row in rows.values())
     pairs = [
@@ -33,6 +41,7 @@ def as_page(card: Mapping[str, Any], preset: Preset, packs: Mapping[str, Any] | 
         ("Categories", categories_table(card)),
         ("What each step did", steps_table(card)),
         ("Quality", quality_table(card)),
+        *more,
         ("Known gaps", "<ul>" + "".join(f"<li>{escape(gap)}</li>" for gap in card.get("gaps", ())) + "</ul>"),
     )
     html = "".join(f"<section><h2>{name}</h2>{part}</section>" for name, part in sections if part)
