@@ -3,10 +3,13 @@
 from math import sqrt
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rensa import RMinHash
 
-from polyclinic.corpus.dedup import fingerprint, is_held_out, is_validation
+from polyclinic.corpus.clusters import WIDTH
+from polyclinic.corpus.dedup import SEED, SHINGLE, evenly_spaced, fingerprint, is_held_out, is_validation, signatures
+from polyclinic.corpus.units import tokens, windows
 
 
 def print_of(text: str, language: str = "en") -> bytes:
@@ -69,3 +72,26 @@ def test_a_larger_share_only_adds_groups(group: str, one: float, two: float) -> 
     assert is_held_out(group, high) or not is_held_out(group, low)
     assert is_held_out(group, 1.0)
     assert not is_held_out(group, 0.0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab é\u200c\u3000\xa0\t\n\x1c\u2028ไ"), max_size=12))
+@example(" a")
+@example("a ")
+@example("a  b")
+@example("a\nb")
+def test_a_text_is_spaced_evenly_as_by_its_words(text: str) -> None:
+    assert evenly_spaced(text) == " ".join(text.split())
+
+
+def test_all_white_space_but_the_space_is_not_printable() -> None:
+    assert [c for c in map(chr, range(0x110000)) if c.isspace() and c.isprintable()] == [" "]
+
+
+def test_signatures_are_the_low_bytes_of_minhash_values_and_null_for_short_texts() -> None:
+    plains = ["one two three four five six", "one two", "", "six five four three two one zero"]
+    shingles = windows(tokens(plains), SHINGLE)
+    rows = RMinHash.digest_matrix_from_flat_token_hashes(shingles.hashes, shingles.offsets, WIDTH, SEED).to_rows()
+    low = [bytes(value % 256 for value in row) for row in rows]
+    assert signatures(plains, shortest=6).to_pylist() == [low[0], None, None, low[3]]
+    assert signatures([], shortest=6).to_pylist() == []

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from polyclinic.corpus import fit
 from polyclinic.corpus.fit import How, Pieces, best_fit, in_order, planner
 
 FEW = settings(max_examples=80, deadline=None)
@@ -102,3 +103,23 @@ def test_a_stream_without_tokens_gives_no_packs(work: object) -> None:
         numbers = np.array(lengths, dtype=np.int32)
         found = work(np.arange(len(lengths)), numbers, 8, 100)  # type: ignore[operator]
         assert sum(len(p.pack) for p in found) == 0
+
+
+@FEW
+@given(sizes, windows, st.integers(1, 7))
+def test_windows_are_cut_where_running_sums_over_the_whole_stream_cut_them(
+    lengths: list[int], window: int, block: int
+) -> None:
+    stream = np.random.default_rng(1).permutation(len(lengths))
+    expected: list[list[int]] = []
+    tokens = 0
+    for document in stream.tolist():
+        if not expected or (tokens + lengths[document] > window and expected[-1]):
+            expected.append([])
+            tokens = 0
+        expected[-1].append(document)
+        tokens += lengths[document]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "BLOCK", block)
+        found = [part.tolist() for part in fit._windows(stream, np.array(lengths, dtype=np.int32), window)]
+    assert found == expected

@@ -1,6 +1,7 @@
 """Duplicates, exact and near, and the share of documents held out; decided by content, never by position."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,16 @@ def fingerprint(language: str, text: str) -> bytes:
 
 
 def _fingerprint(language: str, plain_text: str) -> bytes:
-    return hashlib.sha256(f"{language}\n{' '.join(plain_text.split())}".encode()).digest()[:16]
+    return hashlib.sha256(f"{language}\n{evenly_spaced(plain_text)}".encode()).digest()[:16]
+
+
+def evenly_spaced(text: str) -> str:
+    """Return `" ".join(text.split())`, without taking apart a text that is so but for its line ends."""
+    line = text.replace("\n", " ")
+    # All white space but U+0020 is not printable.
+    if line.isprintable() and "  " not in line and line[:1] != " " and line[-1:] != " ":
+        return line
+    return " ".join(text.split())
 
 
 def mark(batch: pa.RecordBatch, section: DedupSection) -> Outcome:
@@ -44,9 +54,11 @@ def signatures(plains: list[str], shortest: int) -> pa.Array:
     units = tokens(plains)
     found = windows(units, SHINGLE)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(found.hashes, found.offsets, WIDTH, SEED)
-    low = np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint8)
+    values = itertools.chain.from_iterable(matrix.to_rows())
+    low = np.fromiter(values, dtype=np.uint32, count=len(plains) * WIDTH).astype(np.uint8)
+    whole = pa.Array.from_buffers(pa.binary(WIDTH), len(plains), [None, pa.py_buffer(low)])
     short = units.sizes() < max(shortest, SHINGLE)
-    return pa.array([None if s else row.tobytes() for s, row in zip(short, low, strict=True)], pa.binary(WIDTH))
+    return pa.compute.if_else(pa.array(short), pa.scalar(None, pa.binary(WIDTH)), whole)
 
 
 def duplicates(marks: pa.Table, standing: Mask, section: DedupSection) -> dict[int, str]:

@@ -45,10 +45,13 @@ class Alike:
 
     def __init__(self, groups: Iterable[Iterable[str]]) -> None:
         self._groups = [frozenset(group) for group in groups]
+        self._known: dict[str, frozenset[str]] = {}
 
     def of(self, code: str) -> frozenset[str]:
         """Return a language and those it is not told from."""
-        return frozenset({code}).union(*(group for group in self._groups if code in group))
+        if code not in self._known:
+            self._known[code] = frozenset({code}).union(*(group for group in self._groups if code in group))
+        return self._known[code]
 
     def lead(self, scores: Mapping[str, int], found: str, declared: str) -> int | None:
         """Return how far a language is ahead of the declared one and those like it."""
@@ -58,10 +61,10 @@ class Alike:
 
     def finding(self, scores: Mapping[str, int], declared: str) -> Finding:
         """Judge by the scores of languages."""
-        found = max(scores, key=lambda code: (scores[code], code))
+        best = max(scores.values())
+        found = max(code for code, score in scores.items() if score == best)
         group = self.of(found)
-        best = scores[found]
-        clear = best - max((score for code, score in scores.items() if code not in group), default=best)
+        clear = best - max([score for code, score in scores.items() if code not in group], default=best)
         return Finding(found, 0 if declared in group else self.lead(scores, found, declared), clear)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.int64]
 How = Literal["best_fit", "in_order"]
 WINDOW = 1 << 20  # tokens that are packed together
+BLOCK = 1 << 13  # documents whose lengths are looked up together
 
 
 class Pieces(NamedTuple):
@@ -110,10 +111,13 @@ def in_order(stream: Numbers, lengths: NDArray[np.int32], room: int, window: int
 
 def _windows(stream: Numbers, lengths: NDArray[np.int32], window: int) -> Iterator[Numbers]:
     """Cut a stream where the next document would make more than `window` tokens; no window is empty."""
-    ends = np.cumsum(lengths[stream], dtype=np.int64)
-    first = 0
-    while first < len(stream):
-        before = int(ends[first - 1]) if first else 0
-        last = max(int(np.searchsorted(ends, before + window, side="right")), first + 1)
-        yield stream[first:last]
-        first = last
+    first = before = total = 0  # where a window begins; tokens up to there, and up to a block
+    for at in range(0, len(stream), BLOCK):
+        ends = total + np.cumsum(lengths[stream[at : at + BLOCK]], dtype=np.int64)
+        while (last := at + int(np.searchsorted(ends, before + window, side="right"))) < at + len(ends):
+            last = max(last, first + 1)
+            yield stream[first:last]
+            first, before = last, int(ends[last - 1 - at]) if last > at else total
+        total = int(ends[-1])
+    if first < len(stream):
+        yield stream[first:]

@@ -5,7 +5,7 @@ simplified or traditional, and `Kana` is hiragana as well as katakana.
 """
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ def _numbers() -> NDArray[np.uint8]:
     return table
 
 
+@lru_cache(maxsize=1)  # whoever asks for the scripts of a text asks for its letters next
 def letters(text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Return the code points of a text in lower case, and how many letters are of each of SCRIPTS.
 
@@ -61,7 +62,10 @@ def letters(text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     out[1:-1][apart] = SPACE
     kept = np.ones(len(out), dtype=np.bool_)
     kept[1:] = (out[1:] != SPACE) | (out[:-1] != SPACE)
-    return out[kept], counts
+    found = out[kept]
+    for array in (found, counts):
+        array.flags.writeable = False
+    return found, counts
 
 
 def shares(counts: NDArray[np.int64]) -> dict[str, int]:

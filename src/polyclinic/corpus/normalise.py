@@ -30,7 +30,6 @@ INVISIBLE = (
 CONTROL = re.compile(f"[{INVISIBLE}]")
 SPACES = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")  # runs that are not one plain space
 BREAKS = re.compile(r" ?\n[ \n]*")
-UNEVEN = ("  ", "\n\n", " \n", "\n ")
 # A C1 control is a character of Windows-1252 that was read as Latin-1 (U+0085 may be a line end).
 LATIN_1 = re.compile("[\x80-\x84\x86-\x9f]")
 
@@ -52,7 +51,9 @@ def clean(text: str) -> str:
 def _is_even(text: str) -> bool:
     """Say whether a text surely has nothing to change but its composition: the quick answer for most."""
     # What is not printable is a control, an invisible character, or a space other than U+0020.
-    return text.replace("\n", "").isprintable() and not any(pair in text for pair in UNEVEN)
+    if "  " in text or "\n\n" in text or " \n" in text or "\n " in text:
+        return False
+    return text.replace("\n", "").isprintable()
 
 
 @cache

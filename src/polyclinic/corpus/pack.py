@@ -189,10 +189,10 @@ def pack(
             ],
             dtype=np.int16,
         )
-        laid = _lay(folder, store, drawn.stream, places, specials, options, progress)
+        placed = sum(tokens.values())
+        laid = _lay(folder, store, drawn.stream, placed, places, specials, options, progress)
     with suppress(OSError):  # in a run's folder it holds the mark of the step, too
         (folder / SCRATCH).rmdir()
-    placed = sum(tokens.values())
     if laid["tokens"] != placed:
         raise PolyclinicError(folder, f"{placed} tokens in, {laid['tokens']} in packs", "report this")
     expert = dict(zip((group.language for group in groups), experts, strict=True))
@@ -217,18 +217,18 @@ def _lay(
     folder: Path,
     store: Store,
     stream: NDArray[np.int64],
+    placed: int,
     places: NDArray[np.int16],
     specials: Specials,
     options: Packing,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Plan packs of a stream of documents and write them; returns how many, and what was cut."""
-    tokens = pieces = 0
+    """Plan packs of a stream of documents of `placed` tokens, write them; returns how many, and what was cut."""
+    tokens = cut = 0
     with ShardWriter(folder, options.pack_tokens, specials.pad, places) as writer:
         for found in fit.planner(options.how)(stream, store.lengths, options.pack_tokens, fit.WINDOW):
             writer.write(found, store)
             tokens += int(found.length.sum())
-            pieces += len(found.length)
-            progress.advance(tokens, int(store.lengths[stream].sum()), f"{writer.packs:,} packs")
-    whole = int((store.lengths[stream] > 0).sum())
-    return {"packs": writer.packs, "tokens": tokens, "cut": pieces - whole}
+            cut += int((found.start > 0).sum())
+            progress.advance(tokens, placed, f"{writer.packs:,} packs")
+    return {"packs": writer.packs, "tokens": tokens, "cut": cut}
