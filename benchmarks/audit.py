@@ -8,7 +8,6 @@ away, the source copied, the end cut off. 200 a language, as evenly over the kin
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -20,7 +19,7 @@ from pathlib import Path
 from polyclinic.corpus.audit import Limits, Norms, Pair, audit, cues, units
 from polyclinic.corpus.folding import fold, table
 from polyclinic.corpus.glossary import Entry, Glossary, Term
-from polyclinic.corpus.identify import Identifier
+from polyclinic.corpus.identify import BUILTIN, Identifier, detector
 from polyclinic.corpus.norms import learn
 from polyclinic.families import fifty
 
@@ -39,11 +38,23 @@ def read(data: Path, language: str, source: str) -> dict[str, str]:
 
 
 def halves(pairs: dict[str, Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Part the sentences in two by their names."""
-    out: tuple[list[Pair], list[Pair]] = ([], [])
-    for name, pair in pairs.items():
-        out[hashlib.sha256(name.encode()).digest()[0] % 2].append(pair)
-    return out
+    """Part the sentences in two halves that share no document."""
+    tune, test = parts(list(pairs.values()), 2)
+    return tune, test
+
+
+def document(pair: Pair) -> str:
+    """Return the document of a sentence; its name is source:document:number."""
+    return pair.id.rsplit(":", 1)[0]
+
+
+def parts(pairs: Sequence[Pair], wanted: int) -> list[list[Pair]]:
+    """Part sentences into lists of about one length that share no document, the largest document first."""
+    sizes = Counter(map(document, pairs))
+    out: list[list[str]] = [[] for _ in range(wanted)]
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        min(out, key=lambda part: sum(sizes[n] for n in part)).append(name)
+    return [[pair for pair in pairs if document(pair) in set(part)] for part in out]
 
 
 def without(text: str, form: str) -> str | None:
@@ -221,11 +232,11 @@ def main() -> None:
     arguments = parser.parse_args()
     data = Path(os.environ["POLYCLINIC_DATA"])
     english, terms = read(data, "en", "tico19"), read(data, "en", "tico19-terms")
-    identifier = Identifier(fifty())
+    identifier = Identifier(detector(BUILTIN, fifty()))
     for language in arguments.languages:
         entries = read(data, language, "tico19-terms").items()
         glossary = Glossary(Entry("en", terms[k], language, form) for k, form in entries if k in terms)
-        found = {k: Pair("en", language, english[k], t) for k, t in read(data, language, "tico19").items()}
+        found = {k: Pair("en", language, english[k], t, k) for k, t in read(data, language, "tico19").items()}
         tune, test = halves(found)
         row = measure(glossary, tune, test, identifier, Limits(deviations=arguments.deviations))
         print(language, json.dumps(row), flush=True)
