@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from polyclinic.corpus.folding import closed, digits, fold, holds, table
-from polyclinic.corpus.glossary import Glossary, Term, present, present_inflected, stem
+from polyclinic.corpus.forms import has_term, present, rendered, stem, words
+from polyclinic.corpus.glossary import Glossary, Term
 
 CHECKS = ("term", "number", "unit", "negation", "length", "language")
 NOT_CHECKED = "not checked"
@@ -105,9 +106,8 @@ def _terms(pair: Pair, glossary: Glossary, norms: Norms, limits: Limits, counts:
         if present(term.forms, pair.target):
             counts["term found"] += 1
             counts[f"kind {term.kind} found"] += 1
-        if has_term(term, pair.target):
-            counts["term found inflected"] += 1
-        elif not holds_any(pair.target, norms.forms.get(term.term, ())):
+        counts["term found inflected"] += has_term(term.forms, pair.target, pair.language)
+        if not kept(term, pair, glossary, norms.forms):
             lacking.append(term)
             if norms.terms.get(term.term, norms.others) >= limits.reliability:
                 yield Finding("term", term.term, term.forms[0])
@@ -124,15 +124,13 @@ def strangers(pair: Pair, glossary: Glossary) -> list[str]:
     return [form for form, terms in held.items() if not any(f" {stem(term)}" in source for term in terms)]
 
 
-def has_term(term: Term, text: str) -> bool:
-    """Say whether a text holds a term as the glossary writes it, or inflected."""
-    return present(term.forms, text) or present_inflected(term.forms, text)
-
-
-def holds_any(text: str, beginnings: Sequence[str]) -> bool:
-    """Say whether a word of a text begins so; in scripts without spaces, anywhere."""
-    folded = fold(text)
-    return any(holds(folded, beginning) for beginning in beginnings)
+def kept(term: Term, pair: Pair, glossary: Glossary, forms: Mapping[str, Sequence[str]]) -> bool:
+    """Say whether a translation holds a term: in the glossary's forms, in learned ones, or each word by itself."""
+    if has_term(term.forms, pair.target, pair.language) or rendered(pair.target, forms.get(term.term, ()), pair.language):
+        return True
+    known = glossary.terms(pair.source_language, pair.language)
+    parts = [known.get(word, Term(word, "", ())) for word in words(term.term)]
+    return bool(parts) and all(kept(part, pair, glossary, forms) for part in parts)
 
 
 def _numbers(pair: Pair, counts: Counter[str]) -> Iterable[Finding]:

@@ -6,42 +6,44 @@ good translations often lack must not count against others; what they have inste
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from polyclinic.corpus.audit import Norms, Pair, cues, has_term, holds_any, log_ratio, strangers
-from polyclinic.corpus.folding import closed, fold, unspaced
-from polyclinic.corpus.glossary import Glossary, stem
+from polyclinic.corpus.audit import Norms, Pair, cues, kept, log_ratio, strangers
+from polyclinic.corpus.glossary import Glossary
+from polyclinic.corpus.renderings import Renderings
 from polyclinic.errors import DataError
 from polyclinic.runs import read_json, write_json
 
 PRIOR = 2.0  # uses of the average term that are added to each
-MIN_USES = 2  # of a form that is learned
-SHARE = 0.3  # of the translations without a known form that hold it
-EXACT = 0.5  # of the translations that hold it whose source has the term
-PIECES = (2, 3, 4)  # characters of a form in scripts without spaces
+FOLDS = 5
 
 
 def learn(pairs: Sequence[Pair], glossary: Glossary) -> Norms:
     """Return what is usual in good translations, all of one pair of languages."""
     ratios = sorted(log_ratio(pair) for pair in pairs)
-    uses: dict[str, list[int]] = defaultdict(list)  # where each term stands
-    lacking: dict[str, list[int]] = defaultdict(list)  # and none of its forms does
     said: dict[str, list[bool]] = defaultdict(list)
-    for row, pair in enumerate(pairs):
-        for term in glossary.find(pair.source, pair.source_language, pair.language):
-            uses[term.term].append(row)
-            if not has_term(term, pair.target):
-                lacking[term.term].append(row)
-        found, kept = cues(pair.source, pair.source_language), cues(pair.target, pair.language)
-        if found and kept is not None and len(set(found)) == 1:
-            said[found[0]].append(bool(kept))
-    forms = _forms(pairs, uses, lacking)
-    kept_terms = {t: [r not in lost or holds_any(pairs[r].target, forms.get(t, ())) for r in rows]
-                  for t, rows in uses.items() for lost in [set(lacking[t])]}  # fmt: skip
-    terms, others = _shares(kept_terms)
+    for pair in pairs:
+        found, still = cues(pair.source, pair.source_language), cues(pair.target, pair.language)
+        if found and still is not None and len(set(found)) == 1:
+            said[found[0]].append(bool(still))
+    renderings = Renderings(pairs, glossary)
+    terms, others = _shares(_kept(pairs, glossary, renderings))
     shares, rest = _shares(said)
-    return Norms(_spread(ratios), terms, {**shares, "": rest}, others, forms, _strangers(pairs, glossary))
+    strange = _strangers(pairs, glossary)
+    return Norms(_spread(ratios), terms, {**shares, "": rest}, others, renderings.learn(), strange)
+
+
+def _kept(pairs: Sequence[Pair], glossary: Glossary, renderings: Renderings) -> dict[str, list[bool]]:
+    """Return for each use of a term whether it is kept, by forms that were learned of the other pairs."""
+    out: dict[str, list[bool]] = defaultdict(list)
+    for fold in range(FOLDS):  # neighbours are often of one document: the folds are blocks
+        block = range(fold * len(pairs) // FOLDS, (fold + 1) * len(pairs) // FOLDS)
+        forms = renderings.learn(without=block) if block else {}
+        for pair in (pairs[row] for row in block):
+            for term in glossary.find(pair.source, pair.source_language, pair.language):
+                out[term.term].append(kept(term, pair, glossary, forms))
+    return out
 
 
 def _strangers(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, float]:
@@ -68,35 +70,6 @@ def _shares(kept: dict[str, list[bool]]) -> tuple[dict[str, float], float]:
     everything = [hit for hits in kept.values() for hit in hits]
     mean = math.fsum(everything) / len(everything) if everything else 1.0
     return {name: (sum(hits) + PRIOR * mean) / (len(hits) + PRIOR) for name, hits in kept.items()}, mean
-
-
-def _forms(
-    pairs: Sequence[Pair], uses: dict[str, list[int]], lacking: dict[str, list[int]]
-) -> dict[str, tuple[str, ...]]:
-    """Return for each term the beginnings of words that its translations hold in place of the glossary's forms."""
-    pieces = [frozenset(_pieces(pair.target)) for pair in pairs]
-    everywhere: Counter[str] = Counter()
-    for found in pieces:
-        everywhere.update(found)
-    out = {}
-    for term, rows in lacking.items():
-        inside = Counter(piece for row in uses[term] for piece in pieces[row])
-        seen = Counter(piece for row in rows for piece in pieces[row])
-        good = [
-            piece for piece, n in seen.items()
-            if n >= MIN_USES and n >= SHARE * len(rows) and inside[piece] >= EXACT * everywhere[piece]
-        ]  # fmt: skip
-        if good:
-            out[term] = tuple(sorted(good, key=lambda piece: (-seen[piece], piece))[:3])
-    return out
-
-
-def _pieces(text: str) -> Iterable[str]:
-    folded = fold(text)
-    joined = closed(folded)
-    if not unspaced(folded):
-        return (stem(word) for word in folded.split() if not word.isdigit())
-    return (joined[i : i + n] for n in PIECES for i in range(len(joined) - n + 1))
 
 
 def write_norms(path: Path, norms: Mapping[tuple[str, str], Norms]) -> None:
