@@ -125,12 +125,21 @@ def strangers(pair: Pair, glossary: Glossary) -> list[str]:
 
 
 def kept(term: Term, pair: Pair, glossary: Glossary, forms: Mapping[str, Sequence[str]]) -> bool:
-    """Say whether a translation holds a term: in the glossary's forms, in learned ones, or each word by itself."""
-    if has_term(term.forms, pair.target, pair.language) or rendered(pair.target, forms.get(term.term, ()), pair.language):
+    """Say whether a translation holds a term or one of its family, or else each of its words by itself."""
+    languages = pair.source_language, pair.language
+    family = (term, *glossary.family(term.term, *languages))
+    if any(_stands(one, pair, forms) for one in family):
         return True
-    known = glossary.terms(pair.source_language, pair.language)
+    known = glossary.terms(*languages)
     parts = [known.get(word, Term(word, "", ())) for word in words(term.term)]
     return bool(parts) and all(kept(part, pair, glossary, forms) for part in parts)
+
+
+def _stands(term: Term, pair: Pair, forms: Mapping[str, Sequence[str]]) -> bool:
+    """Say whether a translation holds one of the glossary's forms or of those learned."""
+    return has_term(term.forms, pair.target, pair.language) or rendered(
+        pair.target, forms.get(term.term, ()), pair.language
+    )
 
 
 def _numbers(pair: Pair, counts: Counter[str]) -> Iterable[Finding]:

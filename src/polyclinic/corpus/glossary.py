@@ -15,6 +15,7 @@ from polyclinic.corpus.forms import ACRONYM
 from polyclinic.errors import DataError
 
 COLUMNS = ("source_language", "term", "language", "form")
+ROOT, MIN_ROOT = 6, 5  # letters that terms of one family share, at least if one of them is shorter
 MIN_FORM = 2  # characters that name a term by themselves
 
 
@@ -54,6 +55,7 @@ class Glossary:
                 place[key] = known._replace(forms=(*known.forms, entry.form))
         self._forms = {pair: _by_form(terms.values()) for pair, terms in self._terms.items()}
         self._longest = {pair: max(len(t.split()) for t in terms) for pair, terms in self._terms.items()}
+        self._roots = {pair: _by_root(terms.values()) for pair, terms in self._terms.items()}
         self._sizes = {pair: (_sizes(forms, str.split), _sizes(forms, tuple)) for pair, forms in self._forms.items()}
 
     def pairs(self) -> set[tuple[str, str]]:
@@ -63,6 +65,12 @@ class Glossary:
     def terms(self, source_language: str, language: str) -> Mapping[str, Term]:
         """Return the terms of a pair of languages by their folded form."""
         return self._terms.get((source_language, language), {})
+
+    def family(self, term: str, source_language: str, language: str) -> list[Term]:
+        """Return the other terms of one word that share its root (infection, infected), by its first letters."""
+        near = self._roots.get((source_language, language), {}).get(term[:MIN_ROOT], ())
+        alike = (other for other in near if other.term != term)
+        return [o for o in alike if o.term[:ROOT].startswith(term[:ROOT]) or term[:ROOT].startswith(o.term[:ROOT])]
 
     def find(self, text: str, source_language: str, language: str) -> list[Term]:
         """Return the terms of a source text in order; where two overlap, the longer one, each once."""
@@ -107,6 +115,14 @@ def _by_form(terms: Iterable[Term]) -> dict[str, list[str]]:
         for form in term.forms:
             if len(closed(fold(form))) >= MIN_FORM:
                 out.setdefault(closed(fold(form)), []).append(term.term)
+    return out
+
+
+def _by_root(terms: Iterable[Term]) -> dict[str, list[Term]]:
+    out: dict[str, list[Term]] = {}
+    for term in terms:
+        if term.term.isalpha() and len(term.term) >= MIN_ROOT:
+            out.setdefault(term.term[:MIN_ROOT], []).append(term)
     return out
 
 

@@ -28,22 +28,31 @@ def learn(pairs: Sequence[Pair], glossary: Glossary) -> Norms:
         if found and still is not None and len(set(found)) == 1:
             said[found[0]].append(bool(still))
     renderings = Renderings(pairs, glossary)
-    terms, others = _shares(_kept(pairs, glossary, renderings))
+    terms, others = _shares(*_kept(pairs, glossary, renderings))
     shares, rest = _shares(said)
     strange = _strangers(pairs, glossary)
     return Norms(_spread(ratios), terms, {**shares, "": rest}, others, renderings.learn(), strange)
 
 
-def _kept(pairs: Sequence[Pair], glossary: Glossary, renderings: Renderings) -> dict[str, list[bool]]:
-    """Return for each use of a term whether it is kept, by forms that were learned of the other pairs."""
+def _kept(
+    pairs: Sequence[Pair], glossary: Glossary, renderings: Renderings
+) -> tuple[dict[str, list[bool]], list[bool]]:
+    """Return for each use of a term whether it is kept, by forms learned of other pairs; and the uses of new terms.
+
+    A term is new where the others have it nowhere, as one is that is met later for the first time.
+    """
     out: dict[str, list[bool]] = defaultdict(list)
-    for fold in range(FOLDS):  # neighbours are often of one document: the folds are blocks
-        block = range(fold * len(pairs) // FOLDS, (fold + 1) * len(pairs) // FOLDS)
+    new = []
+    for part in range(FOLDS):  # neighbours are often of one document: the folds are blocks
+        block = set(range(part * len(pairs) // FOLDS, (part + 1) * len(pairs) // FOLDS))
         forms = renderings.learn(without=block) if block else {}
-        for pair in (pairs[row] for row in block):
+        for pair in (pairs[row] for row in sorted(block)):
             for term in glossary.find(pair.source, pair.source_language, pair.language):
-                out[term.term].append(kept(term, pair, glossary, forms))
-    return out
+                hit = kept(term, pair, glossary, forms)
+                out[term.term].append(hit)
+                if renderings.uses[term.term] <= block:
+                    new.append(hit)
+    return out, new
 
 
 def _strangers(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, float]:
@@ -65,9 +74,12 @@ def _spread(ratios: Sequence[float]) -> tuple[float, float]:
     return middle, max(0.05, 1.4826 * apart[len(apart) // 2])  # a normal deviation is 1.4826 of the median one
 
 
-def _shares(kept: dict[str, list[bool]]) -> tuple[dict[str, float], float]:
-    """Return how often each was kept, drawn towards the average where it was seen seldom; and the average."""
-    everything = [hit for hits in kept.values() for hit in hits]
+def _shares(kept: Mapping[str, Sequence[bool]], new: Sequence[bool] = ()) -> tuple[dict[str, float], float]:
+    """Return how often each was kept, drawn towards the average where it was seen seldom; and the average.
+
+    The average is of what was new, if anything was: the common terms say little of it.
+    """
+    everything = list(new) or [hit for hits in kept.values() for hit in hits]
     mean = math.fsum(everything) / len(everything) if everything else 1.0
     return {name: (sum(hits) + PRIOR * mean) / (len(hits) + PRIOR) for name, hits in kept.items()}, mean
 
