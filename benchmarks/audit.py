@@ -28,7 +28,8 @@ LANGUAGES = ["ar", "ckb", "es", "fr", "ha", "hi", "ln", "ne", "pt", "ru", "rw", 
 FAULTS = 200
 GRID = tuple(n / 100 for n in range(40, 96))
 TUNED, FOLDS = 0.045, 5
-DEVIATIONS = (3.3, 4.0, 5.0)
+DEVIATIONS = (3.3, 4.0)
+STRANGERS = (0.1, 0.3, -1.0)
 SIGN, SHORT = 2, 30  # characters of a unit's sign at most; of a sentence that is left alone
 LINES = 10  # with numbers, to say that a document lies beside another
 SHIFT = 3  # added to each digit of a changed number, modulo ten
@@ -191,7 +192,7 @@ def chosen(glossary: Glossary, tune: Sequence[Pair], limits: Limits) -> Limits:
     learned = [learn([p for other in tried_on if other is not part for p in other], glossary) for part in tried_on]
     faults = [faulty(part, Faults(glossary, tune[0].language, seed=2)) for part in tried_on]
     found = []
-    for strangers, deviations in product((limits.strangers, -1.0), DEVIATIONS):
+    for strangers, deviations in product(STRANGERS, DEVIATIONS):
         tried = limits._replace(strangers=strangers, deviations=deviations)
         both = list(zip(learned, tried_on, strict=True))
         worst = [alarm(pair, glossary, norms, tried) for norms, part in both for pair in part]
@@ -231,7 +232,7 @@ def measure(
         "sentences": len(test),
         "reliability": limits.reliability,
         "deviations": limits.deviations,
-        "strangers": limits.strangers >= 0,
+        "strangers": limits.strangers,
         "terms": clean["term"],
         "recall": clean["term found"] / max(1, clean["term"]),
         "inflected": clean["term found inflected"] / max(1, clean["term"]),

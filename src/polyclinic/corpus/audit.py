@@ -49,7 +49,7 @@ class Norms(NamedTuple):
     `length`: mean and deviation of log(target/source characters); `terms` and `cues`: share of the
     uses of a term or of a word of negation that good translations keep, `others` of the rest;
     `forms`: beginnings of words that stand for a term where none of the glossary's forms does;
-    `strangers`: share of the translations that hold a form whose source has none of its terms.
+    `strangers`: share of the translations that hold a form whose source has none of its terms, "": of a new form.
     """
 
     length: tuple[float, float] = (0.0, 0.5)
@@ -113,15 +113,20 @@ def _terms(pair: Pair, glossary: Glossary, norms: Norms, limits: Limits, counts:
                 yield Finding("term", term.term, term.forms[0])
     if lacking and norms.strangers:  # another term may have taken its place
         for form in strangers(pair, glossary):
-            if norms.strangers.get(form, 0.0) <= limits.strangers:
+            if norms.strangers.get(form, norms.strangers.get("", 0.0)) <= limits.strangers:
                 yield Finding("term", lacking[0].term, f"no {form}")
 
 
 def strangers(pair: Pair, glossary: Glossary) -> list[str]:
-    """Return the folded forms in a translation none of whose terms stands in the source."""
-    source = f" {fold(pair.source)}"
-    held = glossary.find_forms(pair.target, pair.source_language, pair.language)
-    return [form for form, terms in held.items() if not any(f" {stem(term)}" in source for term in terms)]
+    """Return the folded forms in a translation none of whose terms, nor of their families, stands in the source."""
+    source, languages = f" {fold(pair.source)}", (pair.source_language, pair.language)
+
+    def stated(term: str) -> bool:
+        family = glossary.family(term, *languages)
+        return f" {stem(term)}" in source or any(f" {stem(one.term)}" in source for one in family)
+
+    held = glossary.find_forms(pair.target, *languages)
+    return [form for form, terms in held.items() if not any(map(stated, terms))]
 
 
 def kept(term: Term, pair: Pair, glossary: Glossary, forms: Mapping[str, Sequence[str]]) -> bool:

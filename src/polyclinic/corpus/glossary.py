@@ -15,6 +15,7 @@ from polyclinic.corpus.forms import ACRONYM
 from polyclinic.errors import DataError
 
 COLUMNS = ("source_language", "term", "language", "form")
+SMALL = frozenset(("for", "of", "and", "the", "in"))
 ROOT, MIN_ROOT = 6, 5  # letters that terms of one family share, at least if one of them is shorter
 MIN_FORM = 2  # characters that name a term by themselves
 
@@ -67,10 +68,10 @@ class Glossary:
         return self._terms.get((source_language, language), {})
 
     def family(self, term: str, source_language: str, language: str) -> list[Term]:
-        """Return the other terms of one word that share its root (infection, infected), by its first letters."""
-        near = self._roots.get((source_language, language), {}).get(term[:MIN_ROOT], ())
-        alike = (other for other in near if other.term != term)
-        return [o for o in alike if o.term[:ROOT].startswith(term[:ROOT]) or term[:ROOT].startswith(o.term[:ROOT])]
+        """Return the other terms of one root (infection, infected; by first letters) or the name an acronym is of."""
+        near = self._roots.get((source_language, language), {})
+        alike = [o for o in near.get(term[:MIN_ROOT], ()) if o.term.isalpha() and " " not in term and _akin(o.term, term)]
+        return [o for o in [*alike, *near.get(_initials(term), ()), *near.get(f"{term}:", ())] if o.term != term]
 
     def find(self, text: str, source_language: str, language: str) -> list[Term]:
         """Return the terms of a source text in order; where two overlap, the longer one, each once."""
@@ -119,11 +120,24 @@ def _by_form(terms: Iterable[Term]) -> dict[str, list[str]]:
 
 
 def _by_root(terms: Iterable[Term]) -> dict[str, list[Term]]:
+    """Return terms by their first letters, whole words by themselves, names by their initials and a colon."""
     out: dict[str, list[Term]] = {}
     for term in terms:
-        if term.term.isalpha() and len(term.term) >= MIN_ROOT:
-            out.setdefault(term.term[:MIN_ROOT], []).append(term)
+        keys = {term.term[:MIN_ROOT], term.term} if term.term.isalpha() else {f"{_initials(term.term)}:"}
+        for key in keys:
+            out.setdefault(key, []).append(term)
     return out
+
+
+def _akin(one: str, other: str) -> bool:
+    short, long = sorted((one[:ROOT], other[:ROOT]), key=len)
+    return len(short) >= MIN_ROOT and long.startswith(short)
+
+
+def _initials(term: str) -> str:
+    """Return the first letters of a name of several words, without its small words."""
+    words = [word for word in term.split() if word not in SMALL]
+    return "".join(word[0] for word in words) if len(words) > 2 else ""  # noqa: PLR2004
 
 
 def _sizes(forms: Iterable[str], cut: Callable[[str], Sequence[str]]) -> dict[str, list[int]]:

@@ -62,7 +62,8 @@ def _strangers(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, float]:
     for pair in pairs:
         held.update(glossary.find_forms(pair.target, pair.source_language, pair.language).keys())
         strange.update(strangers(pair, glossary))
-    return {form: strange[form] / n for form, n in held.items()}
+    mean = math.fsum(strange[form] / n for form, n in held.items()) / max(1, len(held))
+    return {"": mean} | {form: (strange[form] + PRIOR * mean) / (n + PRIOR) for form, n in held.items()}
 
 
 def _spread(ratios: Sequence[float]) -> tuple[float, float]:
