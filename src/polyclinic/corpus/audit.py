@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from polyclinic.corpus.folding import closed, digits, fold, holds, table
-from polyclinic.corpus.forms import has_term, present, rendered, stem, words
+from polyclinic.corpus.forms import has_term, present, rendered, stem, word_parts
 from polyclinic.corpus.glossary import Glossary, Term
 
 CHECKS = ("term", "number", "unit", "negation", "length", "language")
@@ -136,7 +136,7 @@ def kept(term: Term, pair: Pair, glossary: Glossary, forms: Mapping[str, Sequenc
     if any(_stands(one, pair, forms) for one in family):
         return True
     known = glossary.terms(*languages)
-    parts = [known.get(word, Term(word, "", ())) for word in words(term.term)]
+    parts = [known.get(word, Term(word, "", ())) for word in word_parts(term.term)]
     return bool(parts) and all(kept(part, pair, glossary, forms) for part in parts)
 
 

@@ -14,7 +14,7 @@ MIN_WORD = 4  # letters of a word of a term that is looked for by itself
 PIECES = (2, 3, 4)  # characters of a form in scripts without spaces
 BEGINNINGS = (0.55, 0.7, 1.0)  # shares of a word in the others
 MIN_PIECE = 2
-_ASIDE = re.compile(r"\s*[(（\[]([^)）\]]*)[)）\]]\s*")  # noqa: RUF001
+_ASIDE = re.compile(r"\s*[(（\[]([^)）\]]*)[)）\]]\s*")
 
 
 def present(forms: Sequence[str], text: str) -> bool:
@@ -80,7 +80,7 @@ def rendered(text: str, beginnings: Sequence[str], language: str) -> bool:
     return any((beginning if unspaced(beginning) else f" {beginning}") in found for beginning in beginnings)
 
 
-def words(term: str) -> list[str]:
+def word_parts(term: str) -> list[str]:
     """Return the words of a term that are looked for when the term is not found; none if it has only one."""
     found = [word for word in term.split() if len(word) >= MIN_WORD and not word.isdigit()]
     return found if " " in term else []

@@ -70,8 +70,10 @@ class Glossary:
     def family(self, term: str, source_language: str, language: str) -> list[Term]:
         """Return the other terms of one root (infection, infected; by first letters) or the name an acronym is of."""
         near = self._roots.get((source_language, language), {})
-        alike = [o for o in near.get(term[:MIN_ROOT], ()) if o.term.isalpha() and " " not in term and _akin(o.term, term)]
-        return [o for o in [*alike, *near.get(_initials(term), ()), *near.get(f"{term}:", ())] if o.term != term]
+        roots = near.get(term[:MIN_ROOT], ()) if " " not in term else ()
+        alike = [other for other in roots if other.term.isalpha() and _akin(other.term, term)]
+        names = [*near.get(_initials(term), ()), *near.get(f"{term}:", ())]
+        return [other for other in [*alike, *names] if other.term != term]
 
     def find(self, text: str, source_language: str, language: str) -> list[Term]:
         """Return the terms of a source text in order; where two overlap, the longer one, each once."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from polyclinic.corpus.audit import Pair
 from polyclinic.corpus.folding import fold
-from polyclinic.corpus.forms import has_term, pieces, words
+from polyclinic.corpus.forms import has_term, pieces, word_parts
 from polyclinic.corpus.glossary import Glossary
 
 MIN_USES = 2  # of a form that is learned
@@ -32,7 +32,7 @@ def uses(pairs: Sequence[Pair], glossary: Glossary) -> Uses:
             terms[term.term].add(row)
             if not has_term(term.forms, pair.target, pair.language):
                 lacking[term.term].add(row)
-    parts = {word for term in terms for word in words(term)} - terms.keys()
+    parts = {word for term in terms for word in word_parts(term)} - terms.keys()
     for row, pair in enumerate(pairs):
         for word in parts.intersection(fold(pair.source).split()):
             terms[word].add(row)
@@ -69,7 +69,8 @@ class Renderings:
             piece for piece, n in inside.items()
             if n >= MIN_USES and n >= EXACT * everywhere[piece] and n * rows >= LIFT * everywhere[piece] * len(used)
         }  # fmt: skip
-        left, out = set(lacking), []
+        out: list[str] = []
+        left = set(lacking)
         while len(out) < MOST:
             seen = Counter(piece for row in left for piece in self._pieces[row] if piece in fitting)
             least = max(MIN_USES, SHARE * len(lacking))
