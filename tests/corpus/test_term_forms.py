@@ -73,7 +73,7 @@ def test_a_form_is_no_stranger_where_its_family_is_in_the_source() -> None:
 
 
 def test_several_renderings_are_learned_without_what_stands_everywhere() -> None:
-    said = ["contagio", "contagio", "contagio", "padecimiento", "padecimiento"]
+    said = ["contagio", "contagio", "contagio", "padecimiento", "padecimiento", "", ""]
     pairs = [
         *[Pair("en", "es", f"infection {n}", f"siempre {word}") for n, word in enumerate(said)],
         *[Pair("en", "es", f"rain {n}", f"siempre lluvia {n}") for n in range(40)],
@@ -81,4 +81,4 @@ def test_several_renderings_are_learned_without_what_stands_everywhere() -> None
     learned = Renderings(pairs, TERMS)
     assert learned.learn() == {"infection": ("contagio", "padecimiento")}
     assert learned.learn(without=[3]) == {"infection": ("contagio",)}
-    assert learned.uses["infection"] == learned.lacking["infection"] == set(range(5))
+    assert learned.uses["infection"] == learned.lacking["infection"] == set(range(7))
