@@ -10,7 +10,8 @@ import pytest
 from polyclinic.cli import main
 from polyclinic.corpus.audit import Limits, Norms, Pair, audit, copied, units
 from polyclinic.corpus.folding import digits, fold, numbers, table
-from polyclinic.corpus.glossary import Entry, Glossary, present, present_inflected, read
+from polyclinic.corpus.forms import present, present_inflected
+from polyclinic.corpus.glossary import Entry, Glossary, read
 from polyclinic.corpus.norms import learn, read_norms, write_norms
 from polyclinic.errors import DataError
 from polyclinic.families import fifty
@@ -128,10 +129,12 @@ GOOD = [
     *[Pair("en", "es", f"Fever number {n} came.", f"La calentura número {n} vino.") for n in range(20, 30)],
     *[Pair("en", "es", f"A vaccine number {n} came.", f"La vacuna número {n} vino.") for n in range(20, 30)],
 ]
+RAIN = [Pair("en", "es", f"The rain number {n} came.", f"La lluvia número {n} vino.") for n in range(30, 80)]
 
 
 def test_what_good_translations_say_instead_is_learned_and_counts() -> None:
-    norms = learn(GOOD, TERMS)
+    norms = learn([*GOOD, *RAIN], TERMS)
+    assert norms.forms["fever"][0] in "calentura"
     assert failing("The fever came.", "La calentura vino.", norms=norms) == []
     assert failing("The fever came.", "La calentura vino.") == ["term"]
     assert failing("The fever came.", "El perro vino ya.", norms=norms) == ["term"]

@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from polyclinic.corpus.folding import closed, digits, fold, holds, table
-from polyclinic.corpus.glossary import Glossary, Term, present, present_inflected, stem
+from polyclinic.corpus.forms import has_term, present, rendered, stem, word_parts
+from polyclinic.corpus.glossary import Glossary, Term
 
 CHECKS = ("term", "number", "unit", "negation", "length", "language")
 NOT_CHECKED = "not checked"
@@ -48,7 +49,7 @@ class Norms(NamedTuple):
     `length`: mean and deviation of log(target/source characters); `terms` and `cues`: share of the
     uses of a term or of a word of negation that good translations keep, `others` of the rest;
     `forms`: beginnings of words that stand for a term where none of the glossary's forms does;
-    `strangers`: share of the translations that hold a form whose source has none of its terms.
+    `strangers`: share of the translations that hold a form whose source has none of its terms, "": of a new form.
     """
 
     length: tuple[float, float] = (0.0, 0.5)
@@ -105,34 +106,45 @@ def _terms(pair: Pair, glossary: Glossary, norms: Norms, limits: Limits, counts:
         if present(term.forms, pair.target):
             counts["term found"] += 1
             counts[f"kind {term.kind} found"] += 1
-        if has_term(term, pair.target):
-            counts["term found inflected"] += 1
-        elif not holds_any(pair.target, norms.forms.get(term.term, ())):
+        counts["term found inflected"] += has_term(term.forms, pair.target, pair.language)
+        if not kept(term, pair, glossary, norms.forms):
             lacking.append(term)
             if norms.terms.get(term.term, norms.others) >= limits.reliability:
                 yield Finding("term", term.term, term.forms[0])
     if lacking and norms.strangers:  # another term may have taken its place
         for form in strangers(pair, glossary):
-            if norms.strangers.get(form, 0.0) <= limits.strangers:
+            if norms.strangers.get(form, norms.strangers.get("", 0.0)) <= limits.strangers:
                 yield Finding("term", lacking[0].term, f"no {form}")
 
 
 def strangers(pair: Pair, glossary: Glossary) -> list[str]:
-    """Return the folded forms in a translation none of whose terms stands in the source."""
-    source = f" {fold(pair.source)}"
-    held = glossary.find_forms(pair.target, pair.source_language, pair.language)
-    return [form for form, terms in held.items() if not any(f" {stem(term)}" in source for term in terms)]
+    """Return the folded forms in a translation none of whose terms, nor of their families, stands in the source."""
+    source, languages = f" {fold(pair.source)}", (pair.source_language, pair.language)
+
+    def stated(term: str) -> bool:
+        family = glossary.family(term, *languages)
+        return f" {stem(term)}" in source or any(f" {stem(one.term)}" in source for one in family)
+
+    held = glossary.find_forms(pair.target, *languages)
+    return [form for form, terms in held.items() if not any(map(stated, terms))]
 
 
-def has_term(term: Term, text: str) -> bool:
-    """Say whether a text holds a term as the glossary writes it, or inflected."""
-    return present(term.forms, text) or present_inflected(term.forms, text)
+def kept(term: Term, pair: Pair, glossary: Glossary, forms: Mapping[str, Sequence[str]]) -> bool:
+    """Say whether a translation holds a term or one of its family, or else each of its words by itself."""
+    languages = pair.source_language, pair.language
+    family = (term, *glossary.family(term.term, *languages))
+    if any(_stands(one, pair, forms) for one in family):
+        return True
+    known = glossary.terms(*languages)
+    parts = [known.get(word, Term(word, "", ())) for word in word_parts(term.term)]
+    return bool(parts) and all(kept(part, pair, glossary, forms) for part in parts)
 
 
-def holds_any(text: str, beginnings: Sequence[str]) -> bool:
-    """Say whether a word of a text begins so; in scripts without spaces, anywhere."""
-    folded = fold(text)
-    return any(holds(folded, beginning) for beginning in beginnings)
+def _stands(term: Term, pair: Pair, forms: Mapping[str, Sequence[str]]) -> bool:
+    """Say whether a translation holds one of the glossary's forms or of those learned."""
+    return has_term(term.forms, pair.target, pair.language) or rendered(
+        pair.target, forms.get(term.term, ()), pair.language
+    )
 
 
 def _numbers(pair: Pair, counts: Counter[str]) -> Iterable[Finding]:

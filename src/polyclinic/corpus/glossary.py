@@ -5,16 +5,18 @@ A CSV file with a row for each form: `source_language,term,language,form` and, i
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from polyclinic.corpus.folding import closed, fold, holds, unspaced
+from polyclinic.corpus.folding import closed, fold, unspaced
+from polyclinic.corpus.forms import ACRONYM
 from polyclinic.errors import DataError
 
 COLUMNS = ("source_language", "term", "language", "form")
-STEM = 0.7  # share of a word's letters that an inflected form keeps
-MIN_STEM = 4
+SMALL = frozenset(("for", "of", "and", "the", "in"))
+ROOT, MIN_ROOT = 6, 5  # letters that terms of one family share, at least if one of them is shorter
 MIN_FORM = 2  # characters that name a term by themselves
 
 
@@ -41,16 +43,21 @@ class Glossary:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._terms: dict[tuple[str, str], dict[str, Term]] = {}
+        self._acronyms: set[str] = set()
         for entry in entries:
             key = fold(entry.term)
             if not key or not fold(entry.form):
                 continue
             place = self._terms.setdefault((entry.source_language, entry.language), {})
             known = place.get(key, Term(key, entry.kind, ()))
+            if ACRONYM.fullmatch(entry.term):
+                self._acronyms.add(key)
             if entry.form not in known.forms:
                 place[key] = known._replace(forms=(*known.forms, entry.form))
         self._forms = {pair: _by_form(terms.values()) for pair, terms in self._terms.items()}
         self._longest = {pair: max(len(t.split()) for t in terms) for pair, terms in self._terms.items()}
+        self._roots = {pair: _by_root(terms.values()) for pair, terms in self._terms.items()}
+        self._sizes = {pair: (_sizes(forms, str.split), _sizes(forms, tuple)) for pair, forms in self._forms.items()}
 
     def pairs(self) -> set[tuple[str, str]]:
         """Return the pairs of languages that the glossary has terms for."""
@@ -59,6 +66,14 @@ class Glossary:
     def terms(self, source_language: str, language: str) -> Mapping[str, Term]:
         """Return the terms of a pair of languages by their folded form."""
         return self._terms.get((source_language, language), {})
+
+    def family(self, term: str, source_language: str, language: str) -> list[Term]:
+        """Return the other terms of one root (infection, infected; by first letters) or the name an acronym is of."""
+        near = self._roots.get((source_language, language), {})
+        roots = near.get(term[:MIN_ROOT], ()) if " " not in term else ()
+        alike = [other for other in roots if other.term.isalpha() and _akin(other.term, term)]
+        names = [*near.get(_initials(term), ()), *near.get(f"{term}:", ())]
+        return [other for other in [*alike, *names] if other.term != term]
 
     def find(self, text: str, source_language: str, language: str) -> list[Term]:
         """Return the terms of a source text in order; where two overlap, the longer one, each once."""
@@ -72,7 +87,7 @@ class Glossary:
             step = 1
             for size in range(min(self._longest[source_language, language], len(words) - at), 0, -1):
                 term = _singular(terms, " ".join(words[at : at + size]))
-                if term is not None:
+                if term is not None and (term.term not in self._acronyms or _written(term.term, text)):
                     found[term.term] = term
                     step = size
                     break
@@ -85,16 +100,15 @@ class Glossary:
         folded = fold(text)
         spaced = not unspaced(folded)
         pieces: Sequence[str] = folded.split() if spaced else closed(folded)
-        longest = max((len(form.split() if spaced else form) for form in forms), default=0)
+        sizes = self._sizes[source_language, language][not spaced] if forms else {}
         found: dict[str, list[str]] = {}
         at = 0
         while at < len(pieces):
-            sizes = range(min(longest, len(pieces) - at), 0, -1)
-            tried = ((" " if spaced else "").join(pieces[at : at + size]) for size in sizes)
-            form = next((form for form in tried if form in forms), None)
+            tried = ((size, (" " if spaced else "").join(pieces[at : at + size])) for size in sizes.get(pieces[at], ()))
+            size, form = next(((size, form) for size, form in tried if form in forms), (1, None))
             if form is not None:
                 found[form] = forms[form]
-            at += 1 if form is None else len(form.split() if spaced else form)
+            at += size
         return found
 
 
@@ -107,29 +121,46 @@ def _by_form(terms: Iterable[Term]) -> dict[str, list[str]]:
     return out
 
 
+def _by_root(terms: Iterable[Term]) -> dict[str, list[Term]]:
+    """Return terms by their first letters, whole words by themselves, names by their initials and a colon."""
+    out: dict[str, list[Term]] = {}
+    for term in terms:
+        keys = {term.term[:MIN_ROOT], term.term} if term.term.isalpha() else {f"{_initials(term.term)}:"}
+        for key in keys:
+            out.setdefault(key, []).append(term)
+    return out
+
+
+def _akin(one: str, other: str) -> bool:
+    short, long = sorted((one[:ROOT], other[:ROOT]), key=len)
+    return len(short) >= MIN_ROOT and long.startswith(short)
+
+
+def _initials(term: str) -> str:
+    """Return the first letters of a name of several words, without its small words."""
+    words = [word for word in term.split() if word not in SMALL]
+    return "".join(word[0] for word in words) if len(words) > 2 else ""  # noqa: PLR2004
+
+
+def _sizes(forms: Iterable[str], cut: Callable[[str], Sequence[str]]) -> dict[str, list[int]]:
+    """Return of how many pieces the forms are that begin with a piece, most first."""
+    found: dict[str, set[int]] = {}
+    for pieces in map(cut, forms):
+        found.setdefault(pieces[0], set()).add(len(pieces))
+    return {piece: sorted(sizes, reverse=True) for piece, sizes in found.items()}
+
+
+def _written(acronym: str, text: str) -> bool:
+    """Say whether a text has an acronym in capitals, so that `who` is not the WHO."""
+    return re.search(rf"\b{acronym.upper()}", text) is not None
+
+
 def _singular(terms: Mapping[str, Term], text: str) -> Term | None:
     """Return the term that a text is, as it stands or without a plural's s."""
     for form in (text, text.removesuffix("s"), text.removesuffix("es")):
         if form in terms:
             return terms[form]
     return None
-
-
-def present(forms: Sequence[str], text: str) -> bool:
-    """Say whether a text holds one of the forms as it is written."""
-    folded = fold(text)
-    return any(holds(folded, fold(form)) for form in forms)
-
-
-def present_inflected(forms: Sequence[str], text: str) -> bool:
-    """Say whether a text holds one of the forms, its words inflected or apart from each other."""
-    folded = closed(fold(text))
-    return any(all(stem(word) in folded for word in closed(fold(form)).split()) for form in forms)
-
-
-def stem(word: str) -> str:
-    """Return the beginning of a word that its inflected forms share."""
-    return word[: max(MIN_STEM, round(len(word) * STEM))]
 
 
 def read(path: Path) -> Glossary:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from polyclinic.corpus.folding import closed, fold, numbers, unspaced
-from polyclinic.corpus.glossary import stem
+from polyclinic.corpus.forms import stem
 
 SHORT = 4  # letters of a word that means little by itself
 PAIR = 2  # characters of a piece in scripts without spaces

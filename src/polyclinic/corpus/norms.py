@@ -6,42 +6,53 @@ good translations often lack must not count against others; what they have inste
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from polyclinic.corpus.audit import Norms, Pair, cues, has_term, holds_any, log_ratio, strangers
-from polyclinic.corpus.folding import closed, fold, unspaced
-from polyclinic.corpus.glossary import Glossary, stem
+from polyclinic.corpus.audit import Norms, Pair, cues, kept, log_ratio, strangers
+from polyclinic.corpus.glossary import Glossary
+from polyclinic.corpus.renderings import Renderings
 from polyclinic.errors import DataError
 from polyclinic.runs import read_json, write_json
 
 PRIOR = 2.0  # uses of the average term that are added to each
-MIN_USES = 2  # of a form that is learned
-SHARE = 0.3  # of the translations without a known form that hold it
-EXACT = 0.5  # of the translations that hold it whose source has the term
-PIECES = (2, 3, 4)  # characters of a form in scripts without spaces
+FOLDS = 5
 
 
 def learn(pairs: Sequence[Pair], glossary: Glossary) -> Norms:
     """Return what is usual in good translations, all of one pair of languages."""
     ratios = sorted(log_ratio(pair) for pair in pairs)
-    uses: dict[str, list[int]] = defaultdict(list)  # where each term stands
-    lacking: dict[str, list[int]] = defaultdict(list)  # and none of its forms does
     said: dict[str, list[bool]] = defaultdict(list)
-    for row, pair in enumerate(pairs):
-        for term in glossary.find(pair.source, pair.source_language, pair.language):
-            uses[term.term].append(row)
-            if not has_term(term, pair.target):
-                lacking[term.term].append(row)
-        found, kept = cues(pair.source, pair.source_language), cues(pair.target, pair.language)
-        if found and kept is not None and len(set(found)) == 1:
-            said[found[0]].append(bool(kept))
-    forms = _forms(pairs, uses, lacking)
-    kept_terms = {t: [r not in lost or holds_any(pairs[r].target, forms.get(t, ())) for r in rows]
-                  for t, rows in uses.items() for lost in [set(lacking[t])]}  # fmt: skip
-    terms, others = _shares(kept_terms)
+    for pair in pairs:
+        found, still = cues(pair.source, pair.source_language), cues(pair.target, pair.language)
+        if found and still is not None and len(set(found)) == 1:
+            said[found[0]].append(bool(still))
+    renderings = Renderings(pairs, glossary)
+    terms, others = _shares(*_kept(pairs, glossary, renderings))
     shares, rest = _shares(said)
-    return Norms(_spread(ratios), terms, {**shares, "": rest}, others, forms, _strangers(pairs, glossary))
+    strange = _strangers(pairs, glossary)
+    return Norms(_spread(ratios), terms, {**shares, "": rest}, others, renderings.learn(), strange)
+
+
+def _kept(
+    pairs: Sequence[Pair], glossary: Glossary, renderings: Renderings
+) -> tuple[dict[str, list[bool]], list[bool]]:
+    """Return for each use of a term whether it is kept, by forms learned of other pairs; and the uses of new terms.
+
+    A term is new where the others have it nowhere, as one is that is met later for the first time.
+    """
+    out: dict[str, list[bool]] = defaultdict(list)
+    new = []
+    for part in range(FOLDS):  # neighbours are often of one document: the folds are blocks
+        block = set(range(part * len(pairs) // FOLDS, (part + 1) * len(pairs) // FOLDS))
+        forms = renderings.learn(without=block) if block else {}
+        for pair in (pairs[row] for row in sorted(block)):
+            for term in glossary.find(pair.source, pair.source_language, pair.language):
+                hit = kept(term, pair, glossary, forms)
+                out[term.term].append(hit)
+                if renderings.uses[term.term] <= block:
+                    new.append(hit)
+    return out, new
 
 
 def _strangers(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, float]:
@@ -51,7 +62,8 @@ def _strangers(pairs: Sequence[Pair], glossary: Glossary) -> dict[str, float]:
     for pair in pairs:
         held.update(glossary.find_forms(pair.target, pair.source_language, pair.language).keys())
         strange.update(strangers(pair, glossary))
-    return {form: strange[form] / n for form, n in held.items()}
+    mean = math.fsum(strange[form] / n for form, n in held.items()) / max(1, len(held))
+    return {"": mean} | {form: (strange[form] + PRIOR * mean) / (n + PRIOR) for form, n in held.items()}
 
 
 def _spread(ratios: Sequence[float]) -> tuple[float, float]:
@@ -63,40 +75,14 @@ def _spread(ratios: Sequence[float]) -> tuple[float, float]:
     return middle, max(0.05, 1.4826 * apart[len(apart) // 2])  # a normal deviation is 1.4826 of the median one
 
 
-def _shares(kept: dict[str, list[bool]]) -> tuple[dict[str, float], float]:
-    """Return how often each was kept, drawn towards the average where it was seen seldom; and the average."""
-    everything = [hit for hits in kept.values() for hit in hits]
+def _shares(kept: Mapping[str, Sequence[bool]], new: Sequence[bool] = ()) -> tuple[dict[str, float], float]:
+    """Return how often each was kept, drawn towards the average where it was seen seldom; and the average.
+
+    The average is of what was new, if anything was: the common terms say little of it.
+    """
+    everything = list(new) or [hit for hits in kept.values() for hit in hits]
     mean = math.fsum(everything) / len(everything) if everything else 1.0
     return {name: (sum(hits) + PRIOR * mean) / (len(hits) + PRIOR) for name, hits in kept.items()}, mean
-
-
-def _forms(
-    pairs: Sequence[Pair], uses: dict[str, list[int]], lacking: dict[str, list[int]]
-) -> dict[str, tuple[str, ...]]:
-    """Return for each term the beginnings of words that its translations hold in place of the glossary's forms."""
-    pieces = [frozenset(_pieces(pair.target)) for pair in pairs]
-    everywhere: Counter[str] = Counter()
-    for found in pieces:
-        everywhere.update(found)
-    out = {}
-    for term, rows in lacking.items():
-        inside = Counter(piece for row in uses[term] for piece in pieces[row])
-        seen = Counter(piece for row in rows for piece in pieces[row])
-        good = [
-            piece for piece, n in seen.items()
-            if n >= MIN_USES and n >= SHARE * len(rows) and inside[piece] >= EXACT * everywhere[piece]
-        ]  # fmt: skip
-        if good:
-            out[term] = tuple(sorted(good, key=lambda piece: (-seen[piece], piece))[:3])
-    return out
-
-
-def _pieces(text: str) -> Iterable[str]:
-    folded = fold(text)
-    joined = closed(folded)
-    if not unspaced(folded):
-        return (stem(word) for word in folded.split() if not word.isdigit())
-    return (joined[i : i + n] for n in PIECES for i in range(len(joined) - n + 1))
 
 
 def write_norms(path: Path, norms: Mapping[tuple[str, str], Norms]) -> None:
