@@ -228,6 +228,14 @@ def test_a_file_is_written_as_temp_fsync_rename_fsync_folder(tmp_path: Path, mon
     ]
 
 
+def test_a_file_is_never_put_in_the_place_of_a_device_or_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DiskError, match="pipe: is there and is not a regular file"):
+        write_bytes(tmp_path / "pipe", b"1")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_a_step_is_durable_before_it_is_visible_and_its_manifest_comes_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,12 @@ def fsync_folder(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new one, never a part."""
+    """Write a file so that a reader finds the old content or the new one, never a part.
+
+    Raises DiskError for what is there and no file: a rename would put a file in the place of a device.
+    """
+    if path.exists() and not path.is_file():
+        raise DiskError(path, "is there and is not a regular file", "name another place")
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     with temporary.open("wb") as file:
         file.write(data)

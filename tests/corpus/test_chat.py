@@ -229,23 +229,24 @@ def say(text):
         return (await chat.ask([{"role": "user", "content": text}])).text
     return talk
 section = EndpointSection(base_url=sys.argv[1], model="m", concurrency=4)
-print("|".join(Chat(section, Answers(Path(sys.argv[2]))).run([say(f"question {n}") for n in range(40)])))
+Chat(section, Answers(Path(sys.argv[2]))).run([say(f"question {n}") for n in range(40)])
 """
 
 
 def test_after_a_kill_no_answered_request_is_sent_again(start: Start, tmp_path: Path) -> None:
     server = start(pause=0.05)
     command = [sys.executable, "-c", ASKER, server.url, str(tmp_path / "a.sqlite")]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE)
+    first = subprocess.Popen(command)
     while len(server.answered) < 10:
         time.sleep(0.01)
         assert first.poll() is None
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.wait()
     kept = len([key for key in server.answered if key])
     server.pause = 0.0
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip().split("|") == [f"question {n}" for n in range(40)]
+    section = EndpointSection(base_url=server.url, model="m", concurrency=4)
+    questions = [f"question {n}" for n in range(40)]
+    assert Chat(section, Answers(tmp_path / "a.sqlite")).run([say(text) for text in questions]) == questions
     # only what was under way at the kill, at most the four of its concurrency, may come twice
     twice = [key for key in set(server.answered) if server.answered.count(key) > 1]
     assert kept >= 10
@@ -260,9 +261,9 @@ def _keep(path: str, who: int) -> list[str]:
 
 def test_several_processes_agree_on_each_answer(tmp_path: Path) -> None:
     path = str(tmp_path / "a.sqlite")
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(partial(_keep, path), range(3)))
-    assert found[0] == found[1] == found[2]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(partial(_keep, path), range(2)))
+    assert found[0] == found[1]
 
 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:

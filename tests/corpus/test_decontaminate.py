@@ -1,5 +1,6 @@
 """Exam items in training text: found however they are set, kept out with their translations, reported without text."""
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,13 @@ def test_words_can_be_the_unit(tmp_path: Path) -> None:
     assert marks(texts, tmp_path, unit="words", units=13) == [{"long": "verbatim"}, {}, {"long": "verbatim"}]
 
 
+def test_a_short_question_with_two_right_answers_is_found_with_its_own_alone(tmp_path: Path) -> None:
+    items = [question("shell", SHORT, "In its shell"), question("wings", SHORT, "Under both of its wings")]
+    exams.write(items, DecontaminateSection(), tmp_path)
+    texts = [f"{HOST} {SHORT}", f"{SHORT} In its shell.", f"{SHORT} Under both of its wings."]
+    assert marks(texts, tmp_path) == [{}, {"shell": "verbatim"}, {"wings": "verbatim"}]
+
+
 def test_a_phrase_of_many_questions_is_no_leak(tmp_path: Path) -> None:
     stem = "Which of the following statements about the treatment of grown patients with a disease of the "
     items = [question(f"q{i}", f"{stem}{organ} holds?") for i, organ in enumerate(["liver", "spleen", "kidney", "eye"])]
@@ -214,6 +222,18 @@ def test_only_the_named_splits_are_searched_for_and_the_step_can_be_left_out(
     _, kept = built(values | {"decontaminate": None}, tmp_path / "off")
     assert len(kept) == 7
     assert not (tmp_path / "off/leaks.json").exists()
+
+
+def test_a_leak_that_is_gone_for_another_reason_is_neither_counted_nor_reported(
+    tmp_path: Path, write_records: Write
+) -> None:
+    values = files(tmp_path, write_records)
+    with (tmp_path / "in/t.jsonl").open("a") as file:  # a second text by the name of the first
+        file.write(json.dumps({"id": "clean", "language": "en", "text": f"{LONG} {HOST}", "parallel_id": "own"}) + "\n")
+    facts, kept = built(values | {"on_error": "count"}, tmp_path / "out")
+    assert kept == {"clean", "q-short", "spared", "dev"}
+    assert facts["counts"]["dropped: exam item"] == facts["counts"]["dropped: unreadable: id of another text"] == 1
+    assert "clean" not in pq.read_table(tmp_path / "out/leaks.parquet").column("id").to_pylist()
 
 
 def test_neither_shards_nor_workers_change_what_goes(tmp_path: Path, write_records: Write) -> None:

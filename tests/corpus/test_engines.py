@@ -21,10 +21,10 @@ RECIPE = """
 name: small
 corpus:
   root: in
-  languages: [en, ru]
+  languages: [en]
   held_out: 0.3
   texts: [{path: "*.jsonl", max_per_language: 30}, {starter: true, languages: [en]}]
-  exams: [{starter: true}]
+  exams: [{starter: true, languages: [en]}]
 base: {checkpoint: x}
 train: {steps: 1}
 """

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from kills import FILES, Kills, Victim
 
 PLAN: list[tuple[int, Victim]] = [(1, "parent"), (2, "worker"), (2, "both"), (2, "parent"), (1, "parent")]
 
 
-def test_five_kills_leave_no_trace_in_the_corpus(tmp_path: Path) -> None:
+def test_five_kills_leave_no_trace_in_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kills, draw = Kills(tmp_path), np.random.default_rng()
     steps = 2 * FILES // len(PLAN)
     for number, (workers, victim) in enumerate(PLAN):
@@ -20,6 +21,6 @@ def test_five_kills_leave_no_trace_in_the_corpus(tmp_path: Path) -> None:
     after = kills.finished("out")
     assert {name: after[name] for name in before} == before
     assert kills.begun("out") == []
-    assert kills.start("whole", 1).wait() == 0
+    kills.build_here("whole", monkeypatch)
     assert kills.result("out") == kills.result("whole")
     assert len(after) == 2 * FILES + 2  # the index of exams, and what was decided

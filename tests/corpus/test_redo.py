@@ -61,6 +61,7 @@ ALL = named("clean", *NAMES) | named("select", *NAMES) | {"decide all", "index e
         ({}, set()),
         ({"pack_tokens": 64, "root": "in/../in"}, set()),
         ({"exams": [{"starter": True, "languages": ["en"]}]}, ALL - named("select", *NAMES)),
+        ({"privacy": {"mode": "drop"}}, ALL - named("select", *NAMES)),
         ({"held_out": 0.5}, {"decide all"} | named("select", *NAMES)),
         ({"validation": 0.5}, {"decide all"} | named("select", *NAMES)),
         ({"texts": [{"path": "*.jsonl", "max_per_language": 70}]}, {"decide all"} | named("select", "b", "c")),
@@ -190,6 +191,26 @@ def test_parts_of_files_give_the_documents_of_whole_files(
     assert list(read_documents(given / "out1")) == list(read_documents(given / "out0"))
     card = [read_json(given / name / "card.json") for name in ("out0", "out1")]
     assert card[0] == card[1]
+
+
+def test_parts_that_change_places_are_done_again_because_lines_name_their_records(
+    tmp_path: Path, section: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [json.dumps({"language": "en", "text": f"the text that has the number {n}"}) + "\n" for n in range(10, 30)]
+    path = tmp_path / "in/a.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(lines))
+    monkeypatch.setattr(parts, "PART_BYTES", 10 * len(lines[0]))
+    chosen = section({"path": "*.jsonl"}, languages=["en"], dedup=None)
+    built(chosen, tmp_path)
+    before = {item.sha256 for item in plan(chosen, chosen.texts)}
+    path.write_text("".join(lines[10:] + lines[:10]))
+    assert {item.sha256 for item in plan(chosen, chosen.texts)} == before
+    assert len(before) == 2
+    built(chosen, tmp_path)
+    (tmp_path / "fresh").mkdir()
+    build(chosen, tmp_path / "fresh", Silent(), tmp_path / "others")
+    assert list(read_documents(tmp_path / "out1")) == list(read_documents(tmp_path / "fresh"))
 
 
 def test_names_of_shards_are_short_and_plain_whatever_files_are_called(tmp_path: Path, section: Section) -> None:

@@ -1,5 +1,6 @@
 """What ends a training early loses nothing, and says what to do in one line."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -20,29 +21,39 @@ from polyclinic.train.stop import check_space, checkpoint_bytes, memory_errors, 
 from train.test_loop import SECTION, Listener, train, weights
 
 SIGNAL_ITSELF = """
-import os, sys
+import json, os, sys
 from pathlib import Path
 from polyclinic.cli import _terminated
 from polyclinic.progress import Silent
 from polyclinic.recipe import MoeTrainingSection
 from polyclinic.train.run import train_mixture
 import signal
-signal.signal(signal.SIGTERM, _terminated)
 
 class Signaller(Silent):
+    def __init__(self, number, times):
+        self.number, self.times, self.said = number, times, []
     def advance(self, done, total, note=""):
         if done == 6:
-            for _ in range(int(sys.argv[6])):
-                os.kill(os.getpid(), int(sys.argv[5]))
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
     def say(self, message):
-        print(message, flush=True)
+        self.said.append(message)
 
-section = MoeTrainingSection.model_validate_json(sys.argv[1])
-try:
-    train_mixture(section, *map(Path, sys.argv[2:5]), 0, Signaller())
-except KeyboardInterrupt:
-    sys.exit(130)
+signal.signal(signal.SIGTERM, _terminated)
+section, ends = MoeTrainingSection.model_validate_json(sys.argv[1]), {}
+for name, number, times in json.loads(sys.argv[5]):
+    folder, signaller, code = Path(sys.argv[4]) / name, Signaller(number, times), 0
+    folder.mkdir()
+    try:
+        train_mixture(section, Path(sys.argv[2]), Path(sys.argv[3]), folder, 0, signaller)
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as err:
+        code = err.code
+    ends[name] = [code, signaller.said]
+print(json.dumps(ends))
 """
+SIGNALS = [("term", signal.SIGTERM, 1), ("int", signal.SIGINT, 1), ("twice", signal.SIGTERM, 2)]
 
 
 class Usage(NamedTuple):
@@ -54,18 +65,31 @@ def mixture(mixtures: dict[str, Path]) -> Path:
     return mixtures["qwen3"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.fixture(scope="module")
+def signalled(mixture: Path, packed: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Three trainings in one process of their own, each signalled in its sixth step, with how each ended."""
+    root = tmp_path_factory.mktemp("signalled")
+    given = [SECTION.model_dump_json(), str(mixture), str(packed), str(root), json.dumps(SIGNALS)]
+    done = subprocess.run([sys.executable, "-c", SIGNAL_ITSELF, *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return root, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def whole(mixture: Path, packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nobody stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(mixture, packed, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "code"), [("term", 143), ("int", 130)])
 def test_a_signal_saves_behind_the_step_and_the_run_goes_on_from_there(
-    mixture: Path, packed: Path, tmp_path: Path, number: int, code: int
+    mixture: Path, packed: Path, whole: Path, signalled: tuple[Path, dict[str, Any]], name: str, code: int
 ) -> None:
-    whole = tmp_path / "whole"
-    train(mixture, packed, whole)
-    folder = tmp_path / "stopped"
-    folder.mkdir()
-    command = [sys.executable, "-c", SIGNAL_ITSELF, SECTION.model_dump_json(), str(mixture), str(packed), str(folder)]
-    done = subprocess.run([*command, str(int(number)), "1"], check=False, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    assert "stopping behind this step" in done.stdout
+    folder, (ended, said) = signalled[0] / name, signalled[1][name]
+    assert ended == code
+    assert any("stopping behind this step" in line for line in said)
     newest = max((folder / CHECKPOINTS).glob("step-*"))
     assert newest.name in ("step-00000006", "step-00000007")  # 6 was logged when it came; 4 was the last by plan
     assert damaged(newest) is None
@@ -75,11 +99,10 @@ def test_a_signal_saves_behind_the_step_and_the_run_goes_on_from_there(
     assert weights(folder) == weights(whole)
 
 
-def test_a_second_signal_leaves_at_once(mixture: Path, packed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SIGNAL_ITSELF, SECTION.model_dump_json(), str(mixture), str(packed), str(tmp_path)]
-    done = subprocess.run([*command, str(int(signal.SIGTERM)), "2"], check=False, capture_output=True, text=True)
-    assert done.returncode == 143
-    assert max((tmp_path / CHECKPOINTS).glob("step-*")).name == "step-00000004"
+def test_a_second_signal_leaves_at_once(signalled: tuple[Path, dict[str, Any]]) -> None:
+    root, ends = signalled
+    assert ends["twice"][0] == 143
+    assert max((root / "twice" / CHECKPOINTS).glob("step-*")).name == "step-00000004"
 
 
 def test_handlers_are_as_before_once_training_is_over() -> None:

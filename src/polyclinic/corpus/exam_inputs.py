@@ -43,11 +43,17 @@ def evaluated(
     return out
 
 
-def write(planned: Plan, section: DecontaminateSection, folder: Path, strict: bool) -> Mapping[str, Any]:
+def write(
+    planned: Plan, section: DecontaminateSection, folder: Path, strict: bool, rule: PrivacySection
+) -> Mapping[str, Any]:
     """Write what training text is searched for: all questions, in any language.
 
-    Of the exams of the recipe those in `splits` count, of the files in `against` all; caps do not.
+    Of the exams of the recipe those in `splits` count, of the files in `against` all; caps do not. What
+    names a person is hidden as it is in the text that is searched, and neither drops nor refuses a question.
     """
     faults = Faults(strict)  # those of the recipe's exams are counted where they are collected
+    hiding = rule if rule.mode == "off" else rule.model_copy(update={"mode": "redact"})
     own = (q for item in planned.exams for q in questions(item, faults) if q.split in section.splits)
-    return exams.write([*own, *(q for item in planned.against for q in questions(item, faults))], section, folder)
+    found = [*own, *(q for item in planned.against for q in questions(item, faults))]
+    hidden = (shown for q in found for shown in privacy.question(q, hiding, "", Counter()))
+    return exams.write(hidden, section, folder)

@@ -71,8 +71,10 @@ def exam_tasks(section: CorpusSection, planned: Plan) -> list[Task]:
         "section": section.decontaminate.model_dump(exclude={"against"}),
     }
     strict = section.on_error == "fail"
-    key |= {"own": len(planned.exams), "strict": strict, "code": code(), "libraries": libraries()}
-    return [Task(EXAMS, key, partial(exam_inputs.write, planned, section.decontaminate, strict=strict))]
+    key |= {"own": len(planned.exams), "strict": strict, "privacy": section.privacy.model_dump()}
+    key |= {"code": code(), "libraries": libraries()}
+    work = partial(exam_inputs.write, planned, section.decontaminate, strict=strict, rule=section.privacy)
+    return [Task(EXAMS, key, work)]
 
 
 def indexed(section: CorpusSection, planned: Plan, place: Path) -> Index:
