@@ -165,6 +165,6 @@ def _kinds() -> npt.NDArray[np.uint8]:
     categories = "".join(map(unicodedata.category, map(chr, range(0x110000)))).encode()  # two letters each
     first = np.frombuffer(categories, dtype=np.uint8)[::2]
     kinds = np.where(np.isin(first, np.frombuffer(b"LMN", dtype=np.uint8)), np.uint8(WORD), np.uint8(GAP))
-    for first, last in UNSPACED:
-        kinds[first : last + 1][kinds[first : last + 1] == WORD] = ALONE
+    for begin, end in UNSPACED:
+        kinds[begin : end + 1][kinds[begin : end + 1] == WORD] = ALONE
     return kinds
