@@ -35,6 +35,7 @@ class Badly(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.answered: list[str] = []
         self.now = self.most = 0
+        self.finish, self.counts_tokens = "stop", True
         self.lock = threading.Lock()
 
     @property
@@ -104,14 +105,14 @@ class Handler(BaseHTTPRequestHandler):
         text = self.server.answer(body["messages"], body)
         message = {"role": "assistant", "content": text}
         usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        choice = {"index": 0, "message": message, "finish_reason": self.server.finish}
         value = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "choices": [choice]}
         with self.server.lock:
             self.server.answered.append(key)
             if self.server.log:
                 with self.server.log.open("a") as log:
                     log.write(json.dumps(key) + "\n")
-        self.send(200, json.dumps({**value, "usage": usage}).encode())
+        self.send(200, json.dumps({**value, "usage": usage if self.server.counts_tokens else None}).encode())
 
     def send(
         self, status: int, data: bytes, kind: str = "application/json", more: dict[str, str] | None = None

@@ -329,3 +329,13 @@ def test_a_file_that_moved_is_read_again_because_ids_name_it(
         ids += [d.id for d in read_documents(tmp_path / folder)]
         path.unlink()
     assert ids == ["x/a.jsonl:1", "y/a.jsonl:1"]
+
+
+def test_of_what_is_dropped_all_is_counted_and_a_few_are_shown(
+    tmp_path: Path, section: Section, write_records: Write
+) -> None:
+    write_records(tmp_path / "in/a.jsonl", texts("kept") + texts(*map(str, range(25)), language="ru"))
+    built(section({"path": "*"}, languages=["en"]), tmp_path / "out")
+    (shown,) = (tmp_path / "out/dropped").iterdir()
+    assert [row["id"] for row in pq.read_table(shown).to_pylist()] == [f"ru{n}" for n in range(20)]
+    assert read_json(tmp_path / "out/drops.json") == {"ru": {"language not in the recipe": 25}}

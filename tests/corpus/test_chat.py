@@ -175,6 +175,22 @@ def test_one_refused_request_is_its_own_fault_and_refusing_all_is_the_recipes(st
         Chat(endpoint(start("400")), Answers(None)).run(talks)
 
 
+def test_an_endpoint_that_answered_once_may_refuse_any_number_of_requests(start: Start) -> None:
+    server = start()
+
+    async def talk(chat: Chat) -> int:
+        refused = 0
+        for number in range(12):
+            try:
+                await chat.ask([{"role": "user", "content": str(number)}])
+            except Refused:
+                refused += 1
+            server.faults = ["400"]
+        return refused
+
+    assert Chat(endpoint(server), Answers(None)).run([talk]) == [11]
+
+
 def test_the_key_comes_from_the_environment_and_stands_in_no_file(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

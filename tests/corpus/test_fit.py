@@ -88,6 +88,11 @@ def test_a_window_is_packed_without_the_next() -> None:
     assert len(parts) > 10
 
 
+def test_a_window_ends_before_the_document_that_would_make_it_too_long() -> None:
+    found = list(best_fit(np.arange(5), np.full(5, 5, dtype=np.int32), 10, window=10))
+    assert [pieces.document.tolist() for pieces in found] == [[0, 1], [2, 3], [4]]
+
+
 def test_packs_follow_each_other_as_their_longest_pieces_do_in_the_stream() -> None:
     lengths = np.array([3, 9, 2, 8, 10, 7], dtype=np.int32)
     (pieces,) = best_fit(np.array([5, 4, 3, 2, 1, 0]), lengths, 10)

@@ -98,6 +98,11 @@ def test_what_is_refused_is_counted_by_licence_and_reason() -> None:
     }
 
 
+def test_a_name_is_counted_as_changed_only_where_the_row_stays() -> None:
+    _, counts = applied({"non_commercial": False}, "cc by nc 4.0", "cc by 4.0")
+    assert counts == {"changed: name of the licence": 1, "dropped: licence CC-BY-NC-4.0: NC": 1}
+
+
 def test_only_what_is_allowed_passes_by_any_name() -> None:
     names, counts = applied({"allow": ["CC0", "mit"]}, "CC0 1.0 Universal", "MIT", "Apache-2.0", "unknown")
     assert names == ["CC0-1.0", "MIT"]

@@ -69,7 +69,7 @@ def test_a_total_is_what_budgets_leave_to_the_rest() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=8),
+    st.lists(st.tuples(st.just(0.0) | st.floats(1e-6, 1e6), st.floats(0, 1e6)), min_size=1, max_size=8),
     st.floats(0, 1e7),
 )
 def test_filling_reaches_the_sum_or_every_limit_and_keeps_proportions(

@@ -280,6 +280,16 @@ def test_shards_hold_a_fixed_number_of_packs_and_batches_change_nothing(
     assert set(noted) == set(range(rows))
 
 
+def test_packs_are_numbered_on_from_window_to_window(
+    byte_tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "WINDOW", 64)
+    tokenizer, specials = load_tokenizer(byte_tokenizer)
+    found = [document("en", [("text", "x" * n)]) for n in range(1, 30)]
+    pack(found, tokenizer, specials, lambda code: 0, tmp_path, Packing(16, "all", 3), Silent())
+    assert {row["pack"] for row in read_rows(tmp_path / RECORDS)} == set(range(len(read(tmp_path))))
+
+
 def test_a_mixture_repeats_documents_and_says_so(byte_tokenizer: Path, tmp_path: Path) -> None:
     found = [
         Document(f"{i}", "en", source, "l", f"{i}", (Turn("text", f"text {i}"),)) for i, source in enumerate("aab")

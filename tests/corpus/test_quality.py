@@ -245,3 +245,7 @@ def test_a_new_file_of_difficulty_changes_the_decision_and_no_cleaned_shard(
     (tmp_path / "in/d8").unlink()
     with pytest.raises(DataError, match="no such file"):
         quality.digests(corpus)
+
+
+def test_a_thousandth_of_a_thousand_is_one_whatever_floats_make_of_it() -> None:
+    assert outermost(np.arange(1000.0), None, 99.9)[1].sum() == 1

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import polyclinic.corpus.read as reading
+from polyclinic.corpus.faults import Faults
 from polyclinic.corpus.layouts import to_document
 from polyclinic.corpus.questions import LETTERS, to_question
-from polyclinic.corpus.read import read
+from polyclinic.corpus.read import LINE, read
 from polyclinic.corpus.readers import Bad, rows
 from polyclinic.corpus.streams import MAX_LINE_BYTES
 from polyclinic.corpus_section import Source
@@ -260,3 +262,13 @@ def test_filters_keep_source_split_and_language_by_any_alias(
     path = write_records(tmp_path / "in.jsonl", records)
     source = Source(path="*", names=["s"], splits=["train"], languages=["zho"])
     assert [d.id for d in read(path, source, to_document)] == ["s-train-zh", "s-train-cmn"]
+
+
+def test_a_batch_ends_where_it_has_many_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that memory stays bounded however long the records are."""
+    monkeypatch.setattr(reading, "MAX_CHARACTERS", 100)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"".join(line({**TEXT, "id": str(n), "text": "x" * 40}) + b"\n" for n in range(7)))
+    batches = list(reading.documents(path, ANY, Faults(strict=True), "a.jsonl"))
+    assert [batch.num_rows for batch in batches] == [3, 3, 1]
+    assert [n for batch in batches for n in batch.column(LINE).to_pylist()] == list(range(1, 8))

@@ -121,6 +121,20 @@ def test_the_second_call_has_question_and_passage_and_the_first_the_passage(serv
     assert QUESTION in second
 
 
+def test_an_answer_that_reached_the_limit_of_tokens_is_not_taken(server: Badly) -> None:
+    server.finish = "length"
+    assert rewritten(server, document("a")).dropped.column("reason").to_pylist() == ["question was cut off"]
+
+
+def test_passages_that_were_cut_and_answers_without_a_count_of_tokens_are_counted(server: Badly) -> None:
+    server.answer, server.counts_tokens = answering(ANSWER), False
+    counts = rewritten(
+        server, document("a"), document("b", f"{PASSAGE} {'More. ' * 99}"), passage_characters=300
+    ).counts
+    assert counts["rewrite: passage cut"] == 1
+    assert counts["rewrite: answers without a token count"] == counts["rewrite: requests"] == 4
+
+
 def test_an_answer_in_another_language_is_asked_for_once_more_with_another_seed(server: Badly) -> None:
     seeds = iter(["ENGLISH? NO. Nein.", ANSWER])
     server.answer = answering(lambda prompt: next(seeds))

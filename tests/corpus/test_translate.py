@@ -76,6 +76,14 @@ def test_a_copy_that_passes_stands_behind_its_source_and_keeps_its_origin(server
     assert result.counts["audit: es term found"] == 2
 
 
+def test_what_is_in_the_wanted_language_or_too_long_is_not_sent(server: Badly, tmp_path: Path) -> None:
+    saying(server, GOOD)
+    long = document("b", "en", SOURCE * 2)
+    result = translated(server, tmp_path / "t", document(), long, to=["en", "es"], max_characters=len(SOURCE))
+    assert [(row["id"], row["language"]) for row in result.batch.to_pylist()][2:] == [("a#from-en", "es")]
+    assert len(server.bodies) == 1
+
+
 def test_the_prompt_holds_the_glossarys_forms(server: Badly, tmp_path: Path) -> None:
     saying(server, GOOD)
     translated(server, tmp_path / "t", document())
