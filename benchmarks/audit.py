@@ -16,11 +16,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from polyclinic.corpus.audit import Limits, Norms, Pair, audit, cues, units
-from polyclinic.corpus.folding import fold, table
-from polyclinic.corpus.glossary import Entry, Glossary, Term
-from polyclinic.corpus.identify import BUILTIN, Identifier, detector
-from polyclinic.corpus.norms import learn
+from polyclinic.corpus.ask.audit import Limits, Norms, Pair, audit, cues, units
+from polyclinic.corpus.ask.folding import fold, table
+from polyclinic.corpus.ask.glossary import Entry, Glossary, Term
+from polyclinic.corpus.ask.norms import learn
+from polyclinic.corpus.identify.identify import BUILTIN, Identifier, detector
 from polyclinic.families import fifty
 
 LANGUAGES = ["ar", "ckb", "es", "fr", "ha", "hi", "ln", "ne", "pt", "ru", "rw", "sw", "zh"]

@@ -74,9 +74,9 @@ def write(folder: Path, documents: int) -> None:
 
 def prepared(folder: Path, place: Path) -> Any:
     """Return how the first file is cleaned: every step of the defaults, quality, and real exams where there are any."""
-    from polyclinic.corpus import phases
     from polyclinic.corpus.clean import Cleaning
-    from polyclinic.corpus.inputs import plan_all, wanted_languages
+    from polyclinic.corpus.engine import phases
+    from polyclinic.corpus.engine.inputs import plan_all, wanted_languages
     from polyclinic.corpus_section import CorpusSection
 
     values: dict[str, Any] = {"root": str(folder / "in"), "texts": [{"path": "000.jsonl"}], "quality": {}}
@@ -92,8 +92,9 @@ def prepared(folder: Path, place: Path) -> Any:
 
 def table(folder: Path, place: Path) -> None:
     """Print the CPU seconds of each step per 1,000 documents that it gets."""
-    from polyclinic.corpus import clean, read
-    from polyclinic.corpus.faults import Faults
+    from polyclinic.corpus import clean
+    from polyclinic.corpus.read import read
+    from polyclinic.corpus.read.faults import Faults
     from polyclinic.corpus.step import MARK
     from polyclinic.corpus.tables import DOCUMENTS, MARKS, Writer
 
@@ -134,7 +135,7 @@ def table(folder: Path, place: Path) -> None:
 def stream(folder: Path, place: Path, kind: str) -> None:
     """Clean a tenth of a file, its ten tenths one after the other, or the whole as one; print rows and the peak."""
     from polyclinic.corpus.clean import clean
-    from polyclinic.corpus.rows import Part
+    from polyclinic.corpus.read.rows import Part
 
     cleaning = prepared(folder, place)
     tenths, start, line = [], 0, 1

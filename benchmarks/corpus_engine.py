@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from polyclinic.corpus import executor, parts, phases
 from polyclinic.corpus.build import build
 from polyclinic.corpus.clean import Cleaning, _batches, steps
-from polyclinic.corpus.engines import Inline
-from polyclinic.corpus.inputs import plan, wanted_languages
+from polyclinic.corpus.engine import executor, parts, phases
+from polyclinic.corpus.engine.engines import Inline
+from polyclinic.corpus.engine.inputs import plan, wanted_languages
 from polyclinic.corpus.tables import Writer
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.progress import Silent

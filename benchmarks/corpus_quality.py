@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from polyclinic.corpus import quality, readers, terms
-from polyclinic.corpus.measure import measure, units_of
 from polyclinic.corpus.normalise import clean, normalise
+from polyclinic.corpus.quality import quality, terms
+from polyclinic.corpus.quality.measure import measure, units_of
+from polyclinic.corpus.read import readers
 from polyclinic.corpus.tables import DOCUMENTS, batches
 from polyclinic.corpus_section import QualitySection, Source
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from polyclinic.corpus import decontaminate, exams, leaks, readers
+from polyclinic.corpus.leaks import decontaminate, exams, leaks
 from polyclinic.corpus.normalise import clean_question
+from polyclinic.corpus.read import readers
 from polyclinic.corpus.tables import DOCUMENTS, ROWS_PER_BATCH
 from polyclinic.corpus_section import DecontaminateSection, Source
 from polyclinic.languages import all_languages

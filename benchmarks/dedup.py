@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup, readers
-from polyclinic.corpus.clusters import WIDTH
+from polyclinic.corpus.dedup import dedup
+from polyclinic.corpus.dedup.clusters import WIDTH
 from polyclinic.corpus.normalise import normalise
+from polyclinic.corpus.read import readers
 from polyclinic.corpus.tables import DOCUMENTS, Writer, batches
 from polyclinic.corpus.units import plain, tokens
 from polyclinic.corpus_section import DedupSection, Source

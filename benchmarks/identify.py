@@ -13,9 +13,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from polyclinic.corpus import readers, starter
-from polyclinic.corpus.identify import BUILTIN, Identifier, detector
-from polyclinic.corpus.train_identifier import hold_out
+from polyclinic.corpus import starter
+from polyclinic.corpus.identify.identify import BUILTIN, Identifier, detector
+from polyclinic.corpus.identify.train_identifier import hold_out
+from polyclinic.corpus.read import readers
 from polyclinic.corpus_section import Source
 from polyclinic.families import fifty
 from polyclinic.records import Document

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from polyclinic.corpus import fit
-from polyclinic.corpus.shards import ShardWriter
-from polyclinic.corpus.tokens import Store
+from polyclinic.corpus.pack import fit
+from polyclinic.corpus.pack.shards import ShardWriter
+from polyclinic.corpus.pack.tokens import Store
 
 ROUNDS, DOCUMENTS = 3, 30_000
 
@@ -36,7 +36,7 @@ def drawn(store: Store, documents: int) -> int:
 def tokenised(store: Store, run: Path) -> int:
     """Fill a store with the training text of a run."""
     from polyclinic.corpus.build import read_documents
-    from polyclinic.corpus.pack import load_tokenizer, tokenise
+    from polyclinic.corpus.pack.pack import load_tokenizer, tokenise
     from polyclinic.progress import Silent
 
     training = (d for d in read_documents(run / "corpus") if d.split == "train")

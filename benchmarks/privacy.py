@@ -24,8 +24,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import yaml
 
-from polyclinic.corpus.personal import find
-from polyclinic.corpus.privacy import privacy, suspects
+from polyclinic.corpus.privacy.personal import find
+from polyclinic.corpus.privacy.privacy import privacy, suspects
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.corpus_section import PrivacySection
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus.faults import Faults
 from polyclinic.corpus.normalise import normalise
-from polyclinic.corpus.read import documents
+from polyclinic.corpus.read.faults import Faults
+from polyclinic.corpus.read.read import documents
 from polyclinic.corpus_section import Source
 
 ROUNDS = 5

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 import vocabularies
 from polyclinic.corpus import starter
-from polyclinic.corpus.pack import encode_segments, load_tokenizer
+from polyclinic.corpus.pack.pack import encode_segments, load_tokenizer
 from polyclinic.prompts import segments
 from polyclinic.records import Role, Turn
 

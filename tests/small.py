@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from polyclinic.corpus import pack as packing
+from polyclinic.corpus.pack import pack as packing
 from polyclinic.families import load_preset
 from polyclinic.progress import Silent
 from polyclinic.recipe import Recipe, ScratchSection, UpcycleSection, validate

@@ -17,9 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 import polyclinic
 from polyclinic import cli, commands, errors
 from polyclinic.cli import main
-from polyclinic.corpus import pack as packing
 from polyclinic.corpus.build import read_documents
-from polyclinic.corpus.shards import Shards
+from polyclinic.corpus.pack import pack as packing
+from polyclinic.corpus.pack.shards import Shards
 from polyclinic.families import fifty, load_preset
 from polyclinic.progress import Silent
 

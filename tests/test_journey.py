@@ -15,7 +15,7 @@ import pytest
 
 import small
 from polyclinic.corpus.build import read_documents
-from polyclinic.corpus.pack import RECORDS
+from polyclinic.corpus.pack.pack import RECORDS
 from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError, PolyclinicError, RecipeError
 from polyclinic.journey import Summary, check, run

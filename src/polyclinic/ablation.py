@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from polyclinic import ablation_report
-from polyclinic.corpus import pack as packing
-from polyclinic.corpus.amounts import CARD
-from polyclinic.corpus.card_page import as_page
+from polyclinic.corpus.card.amounts import CARD
+from polyclinic.corpus.card.card_page import as_page
+from polyclinic.corpus.pack import pack as packing
 from polyclinic.errors import DataError
 from polyclinic.families import Preset
 from polyclinic.languages import language

@@ -102,7 +102,7 @@ def cmd_languages(arguments: Namespace) -> int:
     if arguments.corpus is None:
         found = listing.rows(asked, codes)
         return emit(arguments, found, listing.lines(asked, found))
-    from polyclinic.corpus.amounts import amounts
+    from polyclinic.corpus.card.amounts import amounts
 
     text = listing.Text(*amounts(arguments.corpus))
     preset = _recomputed(text, asked, arguments) if arguments.recompute else asked

@@ -13,8 +13,8 @@ from polyclinic.progress import Silent
 def cmd_corpus_build(arguments: Namespace) -> int:
     """Build the corpus of a recipe on its own, or write the jobs that do."""
     from polyclinic.corpus.build import SHARDS, build
-    from polyclinic.corpus.inputs import plan_all
-    from polyclinic.corpus.phases import key
+    from polyclinic.corpus.engine.inputs import plan_all
+    from polyclinic.corpus.engine.phases import key
     from polyclinic.options import read_recipe
     from polyclinic.runs import RunFolder
 
@@ -51,7 +51,7 @@ def _built(arguments: Namespace) -> int:
 def _prepare(arguments: Namespace, section: Any) -> int:
     """Write the plan and the scripts of Slurm."""
     from polyclinic.corpus.build import SHARDS
-    from polyclinic.corpus.slurm import prepare
+    from polyclinic.corpus.engine.slurm import prepare
     from polyclinic.runs import RunFolder
 
     words = [sys.executable, "-m", "polyclinic.cli", "corpus", "shard", str(arguments.recipe)]
@@ -63,10 +63,10 @@ def _prepare(arguments: Namespace, section: Any) -> int:
 
 def cmd_corpus_shard(arguments: Namespace) -> int:
     """Do one job of a planned corpus: some shards of a phase, or the end of it."""
-    from polyclinic.corpus import slurm
     from polyclinic.corpus.build import SHARDS
-    from polyclinic.corpus.inputs import PLAN, read_plan
-    from polyclinic.corpus.phases import key
+    from polyclinic.corpus.engine import slurm
+    from polyclinic.corpus.engine.inputs import PLAN, read_plan
+    from polyclinic.corpus.engine.phases import key
     from polyclinic.options import read_recipe
     from polyclinic.runs import RunFolder
 
@@ -86,10 +86,10 @@ def cmd_corpus_shard(arguments: Namespace) -> int:
 
 def cmd_corpus_mix(arguments: Namespace) -> int:
     """Print what the mixture of a recipe makes of a built corpus; nothing is written."""
-    from polyclinic.corpus import mix_table, mixture
     from polyclinic.corpus.build import read_documents
-    from polyclinic.corpus.inputs import wanted_languages
-    from polyclinic.corpus.pack import load_tokenizer
+    from polyclinic.corpus.engine.inputs import wanted_languages
+    from polyclinic.corpus.pack import mix_table, mixture
+    from polyclinic.corpus.pack.pack import load_tokenizer
     from polyclinic.families import load_preset
     from polyclinic.options import read_recipe
 
@@ -116,14 +116,14 @@ def _tokenizer_of(run: Path) -> Path | None:
 
 def cmd_corpus_audit(arguments: Namespace) -> int:
     """Audit translations that lie beside their sources, and learn from them if asked."""
-    from polyclinic.corpus.glossary import Glossary, read
-    from polyclinic.corpus.norms import read_norms
-    from polyclinic.corpus.parallel import audited, lines, parallel
+    from polyclinic.corpus.ask.glossary import Glossary, read
+    from polyclinic.corpus.ask.norms import read_norms
+    from polyclinic.corpus.ask.parallel import audited, lines, parallel
 
     pairs = parallel(arguments.source, arguments.target, arguments.only)
     glossary = read(arguments.glossary) if arguments.glossary else Glossary(())
     if arguments.learn is not None:
-        from polyclinic.corpus.norms import learn, write_norms
+        from polyclinic.corpus.ask.norms import learn, write_norms
 
         learned = {key: learn(found, glossary) for key, found in pairs.items()}
         write_norms(arguments.learn, learned)
@@ -138,9 +138,9 @@ def cmd_train_identifier(arguments: Namespace) -> int:
     if arguments.out.exists():
         raise UsageError(arguments.out, "exists already", "name a new file")
 
-    from polyclinic.corpus.layouts import to_document
-    from polyclinic.corpus.read import read
-    from polyclinic.corpus.train_identifier import hold_out, train
+    from polyclinic.corpus.identify.train_identifier import hold_out, train
+    from polyclinic.corpus.read.layouts import to_document
+    from polyclinic.corpus.read.read import read
     from polyclinic.corpus_section import Source
     from polyclinic.languages import language
 
@@ -166,7 +166,7 @@ def cmd_corpus_inspect(arguments: Namespace) -> int:
     corpus = built_corpus(arguments.folder)
     if arguments.language is None:
         return emit(arguments, read_json(corpus / "card.json"), [(corpus / "card.md").read_text("utf-8")])
-    from polyclinic.corpus.inspect import inspect, lines
+    from polyclinic.corpus.card.inspect import inspect, lines
     from polyclinic.languages import language
 
     try:

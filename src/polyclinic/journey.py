@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from polyclinic.baselines import applied
 from polyclinic.corpus import build as corpus
-from polyclinic.corpus import mixture
-from polyclinic.corpus import pack as packing
-from polyclinic.corpus.inputs import plan, plan_all, wanted_languages
-from polyclinic.corpus.phases import key as corpus_key
+from polyclinic.corpus.engine.inputs import plan, plan_all, wanted_languages
+from polyclinic.corpus.engine.phases import key as corpus_key
+from polyclinic.corpus.pack import mixture
+from polyclinic.corpus.pack import pack as packing
 from polyclinic.corpus.tables import read_rows
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress

@@ -7,7 +7,7 @@ from typing import Any
 from polyclinic import ablation_report
 from polyclinic.analyse import report as analyse
 from polyclinic.baselines import SAYS
-from polyclinic.corpus import report as corpus
+from polyclinic.corpus.card import report as corpus
 from polyclinic.evaluate import report as evaluate
 from polyclinic.families import load_preset
 from polyclinic.markup import Fragment

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from polyclinic.corpus.amounts import amounts
+from polyclinic.corpus.card.amounts import amounts
 from polyclinic.errors import DataError
 
 CARD = {"languages": {"en": {"train": 2, "characters": 70}, "sw": {"questions": 3}}}

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from polyclinic.cli import main
-from polyclinic.corpus.audit import Limits, Norms, Pair, audit, copied, units
-from polyclinic.corpus.folding import digits, fold, numbers, table
-from polyclinic.corpus.forms import present, present_inflected
-from polyclinic.corpus.glossary import Entry, Glossary, read
-from polyclinic.corpus.norms import learn, read_norms, write_norms
+from polyclinic.corpus.ask.audit import Limits, Norms, Pair, audit, copied, units
+from polyclinic.corpus.ask.folding import digits, fold, numbers, table
+from polyclinic.corpus.ask.forms import present, present_inflected
+from polyclinic.corpus.ask.glossary import Entry, Glossary, read
+from polyclinic.corpus.ask.norms import learn, read_norms, write_norms
 from polyclinic.errors import DataError
 from polyclinic.families import fifty
 

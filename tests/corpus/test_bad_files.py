@@ -22,7 +22,7 @@ import pytest
 
 from polyclinic.cli import main
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.faults import QUARANTINE
+from polyclinic.corpus.read.faults import QUARANTINE
 from polyclinic.corpus.starter import documents as starter_documents
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import DataError

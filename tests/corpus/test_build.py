@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from polyclinic.corpus import starter
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.inputs import plan, wanted_languages
+from polyclinic.corpus.engine.inputs import plan, wanted_languages
 from polyclinic.corpus.tables import DOCUMENTS, QUESTIONS, read_rows
 from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import DataError, UnknownLanguageError

@@ -5,8 +5,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from polyclinic.corpus.card import as_markdown, collect, write_card
-from polyclinic.corpus.report import fragment
+from polyclinic.corpus.card.card import as_markdown, collect, write_card
+from polyclinic.corpus.card.report import fragment
 from polyclinic.languages import language
 from polyclinic.records import Document, Question, Turn
 from polyclinic.runs import read_json

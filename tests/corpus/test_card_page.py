@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from polyclinic.corpus import hub_card
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.card import collect, write_card
-from polyclinic.corpus.card_figures import bars, ring
-from polyclinic.corpus.card_page import as_page
-from polyclinic.corpus.gaps import gaps
-from polyclinic.corpus.measures import medians
+from polyclinic.corpus.card import hub_card
+from polyclinic.corpus.card.card import collect, write_card
+from polyclinic.corpus.card.card_figures import bars, ring
+from polyclinic.corpus.card.card_page import as_page
+from polyclinic.corpus.card.gaps import gaps
+from polyclinic.corpus.card.measures import medians
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.families import load_preset
 from polyclinic.figures import COLOURS

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from failing_server import Badly, serve
 
-from polyclinic.corpus import chat as chatting
-from polyclinic.corpus.answers import Answer, Answers
-from polyclinic.corpus.chat import Chat, Refused, Unanswered, pause, retry_after
+from polyclinic.corpus.ask import chat as chatting
+from polyclinic.corpus.ask.answers import Answer, Answers
+from polyclinic.corpus.ask.chat import Chat, Refused, Unanswered, pause, retry_after
 from polyclinic.corpus_section import EndpointSection
 from polyclinic.errors import DataError, MissingDependencyError, PolyclinicError, RecipeError
 
@@ -237,8 +237,8 @@ def test_a_redirect_is_not_followed(start: Start) -> None:
 ASKER = """
 import sys
 from pathlib import Path
-from polyclinic.corpus.answers import Answers
-from polyclinic.corpus.chat import Chat
+from polyclinic.corpus.ask.answers import Answers
+from polyclinic.corpus.ask.chat import Chat
 from polyclinic.corpus_section import EndpointSection
 def say(text):
     async def talk(chat):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.corpus import dedup
-from polyclinic.corpus.clusters import ROWS, WIDTH, components, nearest, similarity
+from polyclinic.corpus.dedup import dedup
+from polyclinic.corpus.dedup.clusters import ROWS, WIDTH, components, nearest, similarity
 from polyclinic.corpus.units import plain, tokens
 from polyclinic.corpus_section import DedupSection
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.corpus import exams
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.decontaminate import LEAK, WAY, mark
-from polyclinic.corpus.dedup import is_held_out
+from polyclinic.corpus.dedup.dedup import is_held_out
+from polyclinic.corpus.leaks import exams
+from polyclinic.corpus.leaks.decontaminate import LEAK, WAY, mark
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.corpus.units import letters, plain, tokens, windows
 from polyclinic.corpus_section import CorpusSection, DecontaminateSection

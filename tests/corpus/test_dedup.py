@@ -7,8 +7,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rensa import RMinHash
 
-from polyclinic.corpus.clusters import WIDTH
-from polyclinic.corpus.dedup import SEED, SHINGLE, evenly_spaced, fingerprint, is_held_out, is_validation, signatures
+from polyclinic.corpus.dedup.clusters import WIDTH
+from polyclinic.corpus.dedup.dedup import (
+    SEED,
+    SHINGLE,
+    evenly_spaced,
+    fingerprint,
+    is_held_out,
+    is_validation,
+    signatures,
+)
 from polyclinic.corpus.units import tokens, windows
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from polyclinic.cli import main
-from polyclinic.corpus import ray_engine
-from polyclinic.corpus.ray_engine import Ray
+from polyclinic.corpus.engine import ray_engine
+from polyclinic.corpus.engine.ray_engine import Ray
 from polyclinic.errors import MissingDependencyError
 from polyclinic.runs import sha256_file
 
@@ -70,7 +70,7 @@ def test_the_scripts_of_slurm_give_the_bytes_of_a_local_build(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two jobs of an array share the five shards."""
-    monkeypatch.setattr("polyclinic.corpus.slurm.MOST", 2)
+    monkeypatch.setattr("polyclinic.corpus.engine.slurm.MOST", 2)
     assert main([*BUILD, "local"]) == 0
     assert main([*BUILD, "jobs", "--set", "corpus.engine=slurm", "--set", "corpus.workers=3", "--json"]) == 0
     said = capsys.readouterr()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from polyclinic.corpus import executor
-from polyclinic.corpus.engines import Inline, Local, engine
-from polyclinic.corpus.executor import Attempt, Task, run, sweep
+from polyclinic.corpus.engine import executor
+from polyclinic.corpus.engine.engines import Inline, Local, engine
+from polyclinic.corpus.engine.executor import Attempt, Task, run, sweep
 from polyclinic.errors import BusyError, DataError, DiskError, PolyclinicError, RecipeError
 from polyclinic.runs import sha256_file
 
@@ -178,8 +178,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from polyclinic.cli import main
 from polyclinic import commands_corpus
-from polyclinic.corpus.engines import Local
-from polyclinic.corpus.executor import Task, run
+from polyclinic.corpus.engine.engines import Local
+from polyclinic.corpus.engine.executor import Task, run
 import test_executor
 def work(arguments):
     place, marks = Path({place!r}), Path({marks!r})

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.corpus import fit
-from polyclinic.corpus.fit import How, Pieces, best_fit, in_order, planner
+from polyclinic.corpus.pack import fit
+from polyclinic.corpus.pack.fit import How, Pieces, best_fit, in_order, planner
 
 FEW = settings(max_examples=80, deadline=None)
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=40)

@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.corpus import hub
-from polyclinic.corpus.faults import Faults
-from polyclinic.corpus.inputs import plan
-from polyclinic.corpus.layouts import to_document
-from polyclinic.corpus.questions import to_question
-from polyclinic.corpus.read import numbered, read
-from polyclinic.corpus.readers import Bad, Part, Row, rows
-from polyclinic.corpus.streams import MAX_LINE_BYTES, MAX_RATIO, allowance
+from polyclinic.corpus.engine.inputs import plan
+from polyclinic.corpus.read import hub
+from polyclinic.corpus.read.faults import Faults
+from polyclinic.corpus.read.layouts import to_document
+from polyclinic.corpus.read.questions import to_question
+from polyclinic.corpus.read.read import numbered, read
+from polyclinic.corpus.read.readers import Bad, Part, Row, rows
+from polyclinic.corpus.read.streams import MAX_LINE_BYTES, MAX_RATIO, allowance
 from polyclinic.corpus_section import CorpusSection, Source
 from polyclinic.errors import DataError, MissingDependencyError
 
@@ -141,7 +141,7 @@ def test_an_array_is_read_the_same_whatever_pieces_it_comes_in(
     records = [{"text": text, "n": [{"deep": len(text)}]} for text in texts]
     path.write_text(json.dumps(records, indent=indent, ensure_ascii=bool(chunk % 2)), "utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("polyclinic.corpus.json_rows.CHUNK", chunk)
+        patch.setattr("polyclinic.corpus.read.json_rows.CHUNK", chunk)
         assert values(path) == records
 
 

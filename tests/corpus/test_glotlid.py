@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from polyclinic.corpus import glotlid
-from polyclinic.corpus.detectors import Alike
-from polyclinic.corpus.glotlid import GlotLid, load
-from polyclinic.corpus.identify import GLOTLID, Identifier, detector
+from polyclinic.corpus.identify import glotlid
+from polyclinic.corpus.identify.detectors import Alike
+from polyclinic.corpus.identify.glotlid import GlotLid, load
+from polyclinic.corpus.identify.identify import GLOTLID, Identifier, detector
 from polyclinic.errors import DataError, MissingDependencyError
 
 CHANCES = {"eng_Latn": 0.6, "deu_Latn": 0.2, "srp_Cyrl": 0.1, "srp_Latn": 0.05, "dgo_Deva": 0.03, "xxx_Latn": 0.02}

@@ -7,8 +7,17 @@ import pyarrow as pa
 import pytest
 
 from polyclinic.corpus import starter
-from polyclinic.corpus.identify import BUILTIN, MODEL, Identifier, alike, detector, identify, own_scripts, version
-from polyclinic.corpus.ngrams import Model, load
+from polyclinic.corpus.identify.identify import (
+    BUILTIN,
+    MODEL,
+    Identifier,
+    alike,
+    detector,
+    identify,
+    own_scripts,
+    version,
+)
+from polyclinic.corpus.identify.ngrams import Model, load
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.errors import DataError
 from polyclinic.families import fifty

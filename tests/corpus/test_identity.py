@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyclinic.corpus.identity import REASON, check_identities, mark
-from polyclinic.corpus.read import LINE, batch
+from polyclinic.corpus.read.identity import REASON, check_identities, mark
+from polyclinic.corpus.read.read import LINE, batch
 from polyclinic.errors import DataError
 from polyclinic.records import Document, Turn
 

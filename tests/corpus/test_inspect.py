@@ -13,8 +13,8 @@ from rich.cells import cell_len
 
 from polyclinic.cli import main
 from polyclinic.corpus.build import build
+from polyclinic.corpus.card.inspect import EXAMPLES, fitted, inspect, lines
 from polyclinic.corpus.clean import DROPS_FILE
-from polyclinic.corpus.inspect import EXAMPLES, fitted, inspect, lines
 from polyclinic.corpus.starter import documents
 from polyclinic.errors import DataError
 from polyclinic.progress import Silent

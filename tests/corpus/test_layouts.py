@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 import pytest
 
-from polyclinic.corpus.layouts import MAX_NAME, Shape, layouts, to_document
-from polyclinic.corpus.read import read
-from polyclinic.corpus.rows import Row
+from polyclinic.corpus.read.layouts import MAX_NAME, Shape, layouts, to_document
+from polyclinic.corpus.read.read import read
+from polyclinic.corpus.read.rows import Row
 from polyclinic.corpus_section import Source
 from polyclinic.errors import DataError
 from polyclinic.records import Document, Turn

@@ -3,7 +3,7 @@
 import pytest
 import regex
 
-from polyclinic.corpus.letters import ANY, NAMED, SCRIPTS, _numbers, expand, letters, shares
+from polyclinic.corpus.identify.letters import ANY, NAMED, SCRIPTS, _numbers, expand, letters, shares
 from polyclinic.languages import all_languages
 
 WIDER = {"Kana": "Hira"}  # our code -> a further one it takes in

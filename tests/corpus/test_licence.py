@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from polyclinic.corpus.licence import apply, licence, refusal
+from polyclinic.corpus.read.licence import apply, licence, refusal
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.corpus_section import LicencesSection
 from polyclinic.errors import DataError, RecipeError

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.corpus import characters, measure
-from polyclinic.corpus.measure import MEASURES, units_of
-from polyclinic.corpus.measure import measure as measured
 from polyclinic.corpus.normalise import clean
-from polyclinic.corpus.terms import Terms
+from polyclinic.corpus.quality import characters, measure
+from polyclinic.corpus.quality.measure import MEASURES, units_of
+from polyclinic.corpus.quality.measure import measure as measured
+from polyclinic.corpus.quality.terms import Terms
 from polyclinic.families import fifty
 
 WORDS = ["a", "b", "é", "Fever", "fever", "42", "x-y", "don't", "…", "発熱", "ไข้", "%", "😀", "c\u0323", "\u0301", "ကို"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.corpus.mixture import Group, Mixing, appearances, check_names, draw, epochs, fill, mixing, pace
+from polyclinic.corpus.pack.mixture import Group, Mixing, appearances, check_names, draw, epochs, fill, mixing, pace
 from polyclinic.corpus_section import MixSection
 from polyclinic.errors import RecipeError, UnknownLanguageError
 from polyclinic.families import load_preset

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polyclinic.corpus.letters import letters
-from polyclinic.corpus.ngrams import MAGIC, MOST, ORDERS, Model, load, read
+from polyclinic.corpus.identify.letters import letters
+from polyclinic.corpus.identify.ngrams import MAGIC, MOST, ORDERS, Model, load, read
 from polyclinic.errors import DataError
 
 BITS = 10

@@ -2,9 +2,9 @@
 
 import pytest
 
-from polyclinic.corpus import pace
-from polyclinic.corpus.executor import Attempt
-from polyclinic.corpus.pace import Pace, shown
+from polyclinic.corpus.engine import pace
+from polyclinic.corpus.engine.executor import Attempt
+from polyclinic.corpus.engine.pace import Pace, shown
 from polyclinic.progress import Silent
 
 

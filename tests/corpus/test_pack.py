@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from polyclinic.corpus import fit, shards
-from polyclinic.corpus.mixture import Mixing
-from polyclinic.corpus.pack import (
+from polyclinic.corpus.pack import fit, shards
+from polyclinic.corpus.pack.mixture import Mixing
+from polyclinic.corpus.pack.pack import (
     IGNORED,
     META,
     PADDING_LANGUAGE,
@@ -30,9 +30,9 @@ from polyclinic.corpus.pack import (
     pack,
     tokenise,
 )
-from polyclinic.corpus.shards import RECORDS, Shards, ShardWriter
+from polyclinic.corpus.pack.shards import RECORDS, Shards, ShardWriter
+from polyclinic.corpus.pack.tokens import Store
 from polyclinic.corpus.tables import PACKS, read_rows
-from polyclinic.corpus.tokens import Store
 from polyclinic.corpus_section import MixSection
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Silent

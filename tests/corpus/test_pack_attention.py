@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from polyclinic.corpus.pack import Packing, load_tokenizer, pack
-from polyclinic.corpus.shards import Shards
+from polyclinic.corpus.pack.pack import Packing, load_tokenizer, pack
+from polyclinic.corpus.pack.shards import Shards
 from polyclinic.progress import Silent
 from polyclinic.records import Document, Turn
 

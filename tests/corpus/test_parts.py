@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyclinic.corpus import parts, readers
-from polyclinic.corpus.parts import Piece, pieces, unchanged
+from polyclinic.corpus.engine import parts
+from polyclinic.corpus.engine.parts import Piece, pieces, unchanged
+from polyclinic.corpus.read import readers
 from polyclinic.runs import sha256_file
 
 lines = st.lists(st.sampled_from([b"", b"{}", b'{"a": 1}', b'{"long": "' + b"x" * 60 + b'"}', b" \r"]), max_size=30)

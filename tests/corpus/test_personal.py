@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from polyclinic.corpus import id_numbers
-from polyclinic.corpus.personal import find, fold
+from polyclinic.corpus.privacy import id_numbers
+from polyclinic.corpus.privacy.personal import find, fold
 
 BENCH = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "privacy.py"))
 

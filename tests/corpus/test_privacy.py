@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from polyclinic.cli import main
-from polyclinic.corpus import personal
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.privacy import privacy, question
+from polyclinic.corpus.privacy import personal
+from polyclinic.corpus.privacy.privacy import privacy, question
 from polyclinic.corpus.step import contents
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.corpus_section import PRIVATE, CorpusSection, PrivacySection

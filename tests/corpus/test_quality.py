@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from polyclinic.corpus import quality, terms
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.percentiles import beyond, outermost
-from polyclinic.corpus.quality import marked
+from polyclinic.corpus.quality import quality, terms
+from polyclinic.corpus.quality.percentiles import beyond, outermost
+from polyclinic.corpus.quality.quality import marked
 from polyclinic.corpus.step import REASON
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.corpus_section import CorpusSection, QualitySection

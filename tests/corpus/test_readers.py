@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import polyclinic.corpus.read as reading
-from polyclinic.corpus.faults import Faults
-from polyclinic.corpus.layouts import to_document
-from polyclinic.corpus.questions import LETTERS, to_question
-from polyclinic.corpus.read import LINE, read
-from polyclinic.corpus.readers import Bad, rows
-from polyclinic.corpus.streams import MAX_LINE_BYTES
+from polyclinic.corpus.read.faults import Faults
+from polyclinic.corpus.read.layouts import to_document
+from polyclinic.corpus.read.questions import LETTERS, to_question
+from polyclinic.corpus.read.read import LINE, read
+from polyclinic.corpus.read.readers import Bad, rows
+from polyclinic.corpus.read.streams import MAX_LINE_BYTES
 from polyclinic.corpus_section import Source
 from polyclinic.errors import DataError
 from polyclinic.records import Document, Question, Turn

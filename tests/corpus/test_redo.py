@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from polyclinic.corpus import clean as cleaning
-from polyclinic.corpus import normalise, parts, phases
+from polyclinic.corpus import normalise
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.inputs import PLAN, plan, plan_all, read_plan, written
+from polyclinic.corpus.engine import parts, phases
+from polyclinic.corpus.engine.inputs import PLAN, plan, plan_all, read_plan, written
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import DataError
 from polyclinic.progress import Silent

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from failing_server import Badly, serve
 
-from polyclinic.corpus import chat as chatting
-from polyclinic.corpus.answers import Answers
+from polyclinic.corpus.ask import chat as chatting
+from polyclinic.corpus.ask.answers import Answers
+from polyclinic.corpus.ask.chat import Chat
+from polyclinic.corpus.ask.grounding import cut, mentions, support, unsupported_numbers
+from polyclinic.corpus.ask.prompting import rewriting
+from polyclinic.corpus.ask.rewrite import rewrite
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.chat import Chat
-from polyclinic.corpus.grounding import cut, mentions, support, unsupported_numbers
-from polyclinic.corpus.prompting import rewriting
-from polyclinic.corpus.rewrite import rewrite
 from polyclinic.corpus.tables import DOCUMENTS
 from polyclinic.corpus_section import CorpusSection, RewriteSection
 from polyclinic.errors import PolyclinicError, RecipeError

@@ -10,8 +10,8 @@ import regex
 
 from polyclinic.corpus import starter
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.pack import Packing, load_tokenizer, pack
-from polyclinic.corpus.shards import Shards
+from polyclinic.corpus.pack.pack import Packing, load_tokenizer, pack
+from polyclinic.corpus.pack.shards import Shards
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.families import fifty
 from polyclinic.languages import language

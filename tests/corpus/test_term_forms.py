@@ -2,10 +2,10 @@
 
 import pytest
 
-from polyclinic.corpus.audit import Pair, kept, strangers
-from polyclinic.corpus.forms import bare, has_term, pieces, rendered
-from polyclinic.corpus.glossary import Entry, Glossary
-from polyclinic.corpus.renderings import Renderings
+from polyclinic.corpus.ask.audit import Pair, kept, strangers
+from polyclinic.corpus.ask.forms import bare, has_term, pieces, rendered
+from polyclinic.corpus.ask.glossary import Entry, Glossary
+from polyclinic.corpus.ask.renderings import Renderings
 
 TERMS = Glossary(
     [

@@ -8,8 +8,8 @@ import pytest
 
 from polyclinic.cli import main
 from polyclinic.corpus import starter
-from polyclinic.corpus.ngrams import load, read
-from polyclinic.corpus.train_identifier import hold_out, train
+from polyclinic.corpus.identify.ngrams import load, read
+from polyclinic.corpus.identify.train_identifier import hold_out, train
 from polyclinic.errors import DataError
 from polyclinic.progress import Silent
 from polyclinic.records import Document, Turn

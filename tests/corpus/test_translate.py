@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 from failing_server import Badly, serve
 
-from polyclinic.corpus.answers import Answers
-from polyclinic.corpus.audit import Audit, Finding
+from polyclinic.corpus.ask.answers import Answers
+from polyclinic.corpus.ask.audit import Audit, Finding
+from polyclinic.corpus.ask.chat import Chat
+from polyclinic.corpus.ask.command import by_command
+from polyclinic.corpus.ask.glossary import Entry, Glossary
+from polyclinic.corpus.ask.translate import Rules, by_chat, improves, translate
 from polyclinic.corpus.build import build, read_documents
-from polyclinic.corpus.chat import Chat
-from polyclinic.corpus.command import by_command
-from polyclinic.corpus.glossary import Entry, Glossary
 from polyclinic.corpus.step import DROPPED, Outcome, made
 from polyclinic.corpus.tables import DOCUMENTS
-from polyclinic.corpus.translate import Rules, by_chat, improves, translate
 from polyclinic.corpus_section import CorpusSection, TranslateSection
 from polyclinic.errors import DataError, PolyclinicError, RecipeError
 from polyclinic.progress import Silent

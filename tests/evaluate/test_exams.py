@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 
-from polyclinic.corpus.pack import load_tokenizer
+from polyclinic.corpus.pack.pack import load_tokenizer
 from polyclinic.evaluate.exams import Answer, ask
 from polyclinic.evaluate.tasks import single_answer, task_name, write_tasks
 from polyclinic.moe.checkpoint import load_model

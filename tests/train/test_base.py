@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import small
-from polyclinic.corpus.pack import load_tokenizer
+from polyclinic.corpus.pack.pack import load_tokenizer
 from polyclinic.recipe import ScratchSection
 from polyclinic.train.base import END, PAD, new_model, train_tokenizer
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 import small
 from polyclinic.corpus import starter
-from polyclinic.corpus.pack import Specials, encode, load_tokenizer
+from polyclinic.corpus.pack.pack import Specials, encode, load_tokenizer
 from polyclinic.errors import CheckpointError
 from polyclinic.progress import Silent
 from polyclinic.prompts import CHAT_TEMPLATE, segments

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import small
-from polyclinic.corpus.shards import SHARD, STORED
+from polyclinic.corpus.pack.shards import SHARD, STORED
 from polyclinic.corpus.tables import PACKS
 from polyclinic.errors import DataError
 from polyclinic.train.packs import Packs, PackSampler, collate

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
-from polyclinic.corpus.pack import IGNORED
+from polyclinic.corpus.pack.pack import IGNORED
 from polyclinic.errors import PolyclinicError, RecipeError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.checkpoint import load_model, read_families

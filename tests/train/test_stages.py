@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import small
-from polyclinic.corpus import pack as packing
+from polyclinic.corpus.pack import pack as packing
 from polyclinic.errors import CheckpointError
 from polyclinic.families import load_preset
 from polyclinic.moe.checkpoint import load_model, read_families

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import vocabularies
 from polyclinic.corpus import starter
-from polyclinic.corpus.pack import IGNORED, encode, encode_segments, load_tokenizer
+from polyclinic.corpus.pack.pack import IGNORED, encode, encode_segments, load_tokenizer
 from polyclinic.families import fifty
 from polyclinic.prompts import segments
 from polyclinic.records import Document, Turn

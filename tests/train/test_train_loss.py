@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedModel
 
-from polyclinic.corpus.pack import IGNORED
+from polyclinic.corpus.pack.pack import IGNORED
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.train import loss as chunked
 from polyclinic.train.loss import head_gives_losses, shifted

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
-from polyclinic.corpus.pack import IGNORED
+from polyclinic.corpus.pack.pack import IGNORED
 from polyclinic.moe import attach as routed
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.recipe import TrainingSection

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import small
-from polyclinic.corpus import pack as packing
+from polyclinic.corpus.pack import pack as packing
 from polyclinic.errors import DataError
 from polyclinic.families import load_preset
 from polyclinic.moe import attach as routed

@@ -12,17 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic.corpus import executor, phases
-from polyclinic.corpus.card import write_card
+from polyclinic.corpus.card.card import write_card
+from polyclinic.corpus.card.measures import medians
 from polyclinic.corpus.clean import DOCUMENTS_FILE, DROPPED_FILE, DROPS, DROPS_FILE, drops
-from polyclinic.corpus.engines import Inline, engine
-from polyclinic.corpus.exam_inputs import evaluated
-from polyclinic.corpus.executor import space_named
-from polyclinic.corpus.faults import QUARANTINE, Faults, gather
-from polyclinic.corpus.inputs import PLAN, Input, Plan, plan_all, wanted_languages, written
-from polyclinic.corpus.leaks import REPORTS
-from polyclinic.corpus.measures import medians
-from polyclinic.corpus.pace import Pace
+from polyclinic.corpus.engine import executor, phases
+from polyclinic.corpus.engine.engines import Inline, engine
+from polyclinic.corpus.engine.executor import space_named
+from polyclinic.corpus.engine.inputs import PLAN, Input, Plan, plan_all, wanted_languages, written
+from polyclinic.corpus.engine.pace import Pace
+from polyclinic.corpus.leaks.exam_inputs import evaluated
+from polyclinic.corpus.leaks.leaks import REPORTS
+from polyclinic.corpus.read.faults import QUARANTINE, Faults, gather
 from polyclinic.corpus.step import DROPPED, made
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection

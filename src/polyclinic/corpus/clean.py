@@ -14,12 +14,17 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from polyclinic.corpus import decontaminate, dedup, identity, licence, privacy, quality, read, starter
-from polyclinic.corpus.faults import QUARANTINE, Faults
-from polyclinic.corpus.identify import Identifier, detector, identify
-from polyclinic.corpus.inputs import Input
-from polyclinic.corpus.models import model_steps
+from polyclinic.corpus import starter
+from polyclinic.corpus.ask.models import model_steps
+from polyclinic.corpus.dedup import dedup
+from polyclinic.corpus.engine.inputs import Input
+from polyclinic.corpus.identify.identify import Identifier, detector, identify
+from polyclinic.corpus.leaks import decontaminate
 from polyclinic.corpus.normalise import normalise
+from polyclinic.corpus.privacy import privacy
+from polyclinic.corpus.quality import quality
+from polyclinic.corpus.read import identity, licence, read
+from polyclinic.corpus.read.faults import QUARANTINE, Faults
 from polyclinic.corpus.step import MARK, REASON, Outcome, Step, made, outcome, texts
 from polyclinic.corpus.tables import DOCUMENTS, DROPPED, MARKS, Writer
 from polyclinic.corpus_section import CorpusSection, PrivacySection, Source

@@ -14,10 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyclinic.corpus import dedup, identity, leaks, percentiles
 from polyclinic.corpus.clean import MARKS_FILE
-from polyclinic.corpus.dedup import Mask, is_held_out, is_validation
-from polyclinic.corpus.inputs import Input
+from polyclinic.corpus.dedup import dedup
+from polyclinic.corpus.dedup.dedup import Mask, is_held_out, is_validation
+from polyclinic.corpus.engine.inputs import Input
+from polyclinic.corpus.leaks import leaks
+from polyclinic.corpus.quality import percentiles
+from polyclinic.corpus.read import identity
 from polyclinic.corpus.tables import DECISIONS, Writer
 from polyclinic.corpus_section import CorpusSection
 

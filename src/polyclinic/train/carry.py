@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from polyclinic.corpus.pack import Specials, load_tokenizer
+from polyclinic.corpus.pack.pack import Specials, load_tokenizer
 from polyclinic.moe.checkpoint import COMPANIONS, CONFIG, read_config
 from polyclinic.prompts import CHAT_TEMPLATE
 from polyclinic.runs import read_json, write_bytes, write_json

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from polyclinic.corpus.pack import IGNORED
+from polyclinic.corpus.pack.pack import IGNORED
 
 PIECE_BYTES = 1 << 28  # of fp32 logits that are held at a time
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from polyclinic.corpus.pack import META, RECORDS
-from polyclinic.corpus.shards import Shards
+from polyclinic.corpus.pack.pack import META, RECORDS
+from polyclinic.corpus.pack.shards import Shards
 from polyclinic.errors import DataError
 from polyclinic.runs import read_json
 

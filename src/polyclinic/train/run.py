@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
-from polyclinic.corpus.pack import META, load_tokenizer, vocabulary_digest
+from polyclinic.corpus.pack.pack import META, load_tokenizer, vocabulary_digest
 from polyclinic.errors import CheckpointError
 from polyclinic.moe.checkpoint import load_model, read_config, read_families, write_families
 from polyclinic.progress import Progress, Silent

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback
 
-from polyclinic.corpus.pack import IGNORED, PADDING_LANGUAGE
+from polyclinic.corpus.pack.pack import IGNORED, PADDING_LANGUAGE
 from polyclinic.errors import PolyclinicError
 from polyclinic.moe import attach as routed
 from polyclinic.moe.balance import Balance, grows, next_bias, remaining

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import TrainerCallback
 
-from polyclinic.corpus.pack import IGNORED, PADDING_LANGUAGE
+from polyclinic.corpus.pack.pack import IGNORED, PADDING_LANGUAGE
 from polyclinic.recipe import TrainingSection
 from polyclinic.runs import CHECKPOINTS, damaged, write_json
 from polyclinic.train import checkpoint

@@ -1,0 +1,1 @@
+"""Steps that ask a language model: rewriting, translating, and the audit of translations."""

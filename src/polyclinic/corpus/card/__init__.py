@@ -1,0 +1,1 @@
+"""What is in a corpus, as JSON, page and dataset card."""

@@ -1,0 +1,1 @@
+"""Which shards there are, who runs them, and what need not be run again."""

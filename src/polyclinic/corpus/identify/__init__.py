@@ -1,0 +1,1 @@
+"""The language and script of a text, against what its record claims."""

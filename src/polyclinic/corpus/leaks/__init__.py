@@ -1,0 +1,1 @@
+"""Exam items in training text."""

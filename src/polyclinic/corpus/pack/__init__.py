@@ -1,0 +1,1 @@
+"""Documents to tokens to packs, and how often each appears."""

@@ -1,0 +1,1 @@
+"""How good a text is: measures, limits, percentiles of a language."""
