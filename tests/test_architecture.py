@@ -113,7 +113,7 @@ def test_every_room_is_on_the_plan() -> None:
 )
 def test_a_forbidden_import_is_found(tmp_path: Path, where: str, line: str) -> None:
     path = tmp_path / where
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text((SOURCE / where).read_text("utf-8") + "\n" + line + "\n", "utf-8")
     assert [f for f in forbidden(tmp_path) if f.startswith(where)]
 
