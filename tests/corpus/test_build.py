@@ -331,6 +331,15 @@ def test_a_file_that_moved_is_read_again_because_ids_name_it(
     assert ids == ["x/a.jsonl:1", "y/a.jsonl:1"]
 
 
+def test_decisions_reach_their_rows_in_every_batch(
+    tmp_path: Path, section: Section, write_records: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polyclinic.corpus.select.ROWS_PER_BATCH", 3)
+    write_records(tmp_path / "in/a.jsonl", texts(*"abcdeafghia"))
+    _, documents = built(section({"path": "*"}, languages=["en"]), tmp_path / "out")
+    assert [d.text() for d in documents] == list("abcdefghi")
+
+
 def test_of_what_is_dropped_all_is_counted_and_a_few_are_shown(
     tmp_path: Path, section: Section, write_records: Write
 ) -> None:

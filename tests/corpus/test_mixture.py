@@ -65,6 +65,7 @@ def test_no_budget_repeats_past_max_epochs_and_the_others_take_the_rest() -> Non
 
 def test_a_total_is_what_budgets_leave_to_the_rest() -> None:
     assert times({1: 500}, tokens=5500) == [0.5, 0.5, 0.5, 0.5]
+    assert times({7: 5000}, tokens=5500) == [0.5, 0.5, 0.5, 0.5]  # of a family without text nothing is taken off
 
 
 @settings(max_examples=100, deadline=None)
@@ -106,7 +107,7 @@ def test_a_fraction_of_an_epoch_is_that_part_of_the_tokens_to_within_a_document(
     for group, epochs_of in enumerate([2.3, 2.3, 0.4, 1.0]):
         mine = group_of == group
         assert set(counts[mine].tolist()) <= {int(epochs_of), int(np.ceil(epochs_of))}
-        assert abs((counts * lengths)[mine].sum() - epochs_of * lengths[mine].sum()) <= 90
+        assert abs((counts * lengths)[mine].sum() - epochs_of * lengths[mine].sum()) <= 45  # half of the longest
         row = next(
             row
             for row in found.rows

@@ -163,8 +163,8 @@ def _codes(plains: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[n
 def _kinds() -> npt.NDArray[np.uint8]:
     """Return for every code point whether it parts words, belongs to one, or is a token by itself."""
     categories = "".join(map(unicodedata.category, map(chr, range(0x110000)))).encode()  # two letters each
-    first = np.frombuffer(categories, dtype=np.uint8)[::2]
-    kinds = np.where(np.isin(first, np.frombuffer(b"LMN", dtype=np.uint8)), np.uint8(WORD), np.uint8(GAP))
-    for begin, end in UNSPACED:
-        kinds[begin : end + 1][kinds[begin : end + 1] == WORD] = ALONE
+    initials = np.frombuffer(categories, dtype=np.uint8)[::2]
+    kinds = np.where(np.isin(initials, np.frombuffer(b"LMN", dtype=np.uint8)), np.uint8(WORD), np.uint8(GAP))
+    for first, last in UNSPACED:
+        kinds[first : last + 1][kinds[first : last + 1] == WORD] = ALONE
     return kinds
