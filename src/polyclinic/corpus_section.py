@@ -302,7 +302,7 @@ class CorpusSection(Section):
     licences: LicencesSection = LicencesSection()
     held_out: Fraction = Field(0.05, description="share of documents kept from training, by group")
     validation: Fraction = Field(0.0, description="share of training text kept for validate_every, by group")
-    check_language: Literal["drop", "report"] = Field("drop", description="text in another language")
+    check_language: Literal["drop", "report", "off"] = Field("drop", description="text in another language")
     privacy: PrivacySection = PrivacySection()
     identifier: str = Field(
         "builtin", min_length=1, description="what checks it: builtin, `glotlid:FILE`, or a file of train-identifier"

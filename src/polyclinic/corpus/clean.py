@@ -61,8 +61,9 @@ def steps(cleaning: Cleaning, folder: Path) -> list[tuple[str, Step]]:
         ("licence", partial(licence.apply, policy=section.licences)),
         ("normalise", normalise),
         ("privacy", partial(privacy.privacy, rule=section.privacy, file=cleaning.input.file)),
-        ("identify", partial(identify, identifier=_identifier(section.identifier, wanted), drop=drop)),
     ]
+    if section.check_language != "off":
+        found.append(("identify", partial(identify, identifier=_identifier(section.identifier, wanted), drop=drop)))
     found += model_steps(section, wanted, cleaning.answers, folder)
     if section.quality:
         found.append(("quality", partial(quality.mark, section=section.quality, root=section.root)))
