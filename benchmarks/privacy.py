@@ -133,7 +133,7 @@ def dni(r: R) -> str:
 
 def nie(r: R) -> str:
     head, body = r.choice("XYZ"), digits(r, 7)
-    return head + body + "TRWAGMYFPDXBNJZSQVHLCKE"[int(str("XYZ".index(head)) + body) % 23]
+    return head + body + DNI_LETTERS[int(str("XYZ".index(head)) + body) % 23]
 
 
 def resident_cn(r: R) -> str:
