@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import small
-from polyclinic.ablation import ALL, BASE, ONLY, WITHOUT, Part, compare, parts
+from polyclinic.ablation import ALL, BASE, BYTES_PER_TOKEN, ONLY, WITHOUT, Part, compare, enough, parts
 from polyclinic.corpus.build import read_documents
 from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError
@@ -18,6 +18,7 @@ from polyclinic.evaluate.loss import held_out_loss
 from polyclinic.journey import run
 from polyclinic.progress import Silent
 from polyclinic.recipe import AblateSection, Recipe
+from polyclinic.records import Turn
 from polyclinic.runs import read_json, write_json
 
 TWO = ["en", "zh"]
@@ -145,3 +146,22 @@ def test_a_category_is_held_against_all_text_and_a_language_against_the_base(tmp
     assert result["only"]["en"]["en"]["change"] == pytest.approx(-0.5)
     assert result["without"]["web"]["en"]["change"] == pytest.approx(0.25)
     assert math.isclose(result["all"]["en"]["low"], result["all"]["en"]["high"])  # the same change in each text
+
+
+def test_a_tuning_gets_as_much_text_as_its_steps_read_drawn_over_all_of_it() -> None:
+    documents = [
+        replace(d, id=f"{n}-{d.id}", turns=(replace_content(d),)) for n in range(40) for d in small.documents(2)
+    ]
+    asked = recipe()
+    found = enough(documents, asked)
+    wanted = asked.train.steps * asked.train.batch_packs * asked.corpus.pack_tokens  # type: ignore[operator]
+    assert wanted * BYTES_PER_TOKEN <= sum(len(d.text().encode()) for d in found)
+    assert sum(len(d.text().encode()) for d in found[:-1]) < wanted * BYTES_PER_TOKEN
+    assert len({d.language for d in found}) == len(small.LANGUAGES)
+    assert len(found) == len({d.id for d in found}) < len(documents)
+    assert enough(documents, asked) == found
+    assert sorted(d.id for d in enough(documents[:5], asked)) == sorted(d.id for d in documents[:5])
+
+
+def replace_content(document: Any) -> Turn:
+    return Turn("text", document.text() * 4)

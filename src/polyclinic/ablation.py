@@ -5,6 +5,7 @@ category, worse where that category mattered. Every tuning starts from the same 
 same number of steps, and changes are of the same documents, with intervals.
 """
 
+import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -25,6 +26,7 @@ from polyclinic.runs import SCRATCH, digest, read_json, write_bytes, write_json
 
 RESULT = "ablation.json"
 LOSSES = "losses.json"
+BYTES_PER_TOKEN = 16  # more than any vocabulary has on running text
 BASE, ALL, ONLY, WITHOUT = "base", "all", "only", "without"
 
 
@@ -120,10 +122,29 @@ def _tune(
     for place in (packs, tuned):
         place.mkdir(exist_ok=True)
     tokenizer, specials = packing.load_tokenizer(places.tokenizer)
+    documents = enough(documents, recipe)
     options = packing.Packing(recipe.corpus.pack_tokens, recipe.train.loss_on, recipe.seed)
     packing.pack(documents, tokenizer, specials, expert_of, packs, options, progress)
     train_dense(recipe.train, places.dense, packs, tuned, recipe.seed, progress)
     return tuned
+
+
+def enough(documents: Sequence[Document], recipe: Recipe) -> list[Document]:
+    """Return documents in an order drawn by the seed, as many as the steps of a tuning can read.
+
+    No token is longer than BYTES_PER_TOKEN on average, so that what is left out would not have been read.
+    """
+    out = list(documents)
+    random.Random(recipe.seed).shuffle(out)  # noqa: S311 - an order to be repeated, not a secret
+    if recipe.train.steps is None:
+        return out
+    batch = recipe.train.batch_packs * recipe.train.accumulate
+    wanted = recipe.train.steps * batch * recipe.corpus.pack_tokens * BYTES_PER_TOKEN
+    for number, document in enumerate(out):
+        wanted -= len(document.text().encode())
+        if wanted <= 0:
+            return out[: number + 1]
+    return out
 
 
 def compare(recipe: Recipe, measured: Mapping[Part, Path], folder: Path) -> dict[str, Any]:
