@@ -298,8 +298,8 @@ def test_expanding_is_bounded_by_size_and_never_below_one_line() -> None:
 def test_a_long_file_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
     """Ten times the lines, and the same peak within a tenth."""
     program = (
-        "import sys; from pathlib import Path; from polyclinic.corpus.faults import Faults;"
-        "from polyclinic.corpus.read import documents; from polyclinic.corpus_section import Source;"
+        "import sys; from pathlib import Path; from polyclinic.corpus.read.faults import Faults;"
+        "from polyclinic.corpus.read.read import documents; from polyclinic.corpus_section import Source;"
         "n = sum(b.num_rows for b in documents(Path(sys.argv[1]), Source(path='*'), Faults(True), 'in'));"
         "print(n, Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )

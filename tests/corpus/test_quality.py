@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_an_empty_batch_has_the_columns() -> None:
 def test_every_language_of_the_fifty_has_terms_of_its_own_that_are_found_in_themselves() -> None:
     known = terms.load(None)
     assert set(fifty()) <= set(known)
-    lines = (Path(terms.__file__).parents[1] / "data/medical_terms.csv").read_text("utf-8").splitlines()[1:]
+    lines = resources.files("polyclinic.data").joinpath("medical_terms.csv").read_text("utf-8").splitlines()[1:]
     assert len(set(lines)) == len(lines)
     counts = Counter(line.split(",")[0] for line in lines)
     assert min(counts[code] for code in fifty()) >= 40

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import polyclinic.corpus.read as reading
+import polyclinic.corpus.read.read as reading
 from polyclinic.corpus.read.faults import Faults
 from polyclinic.corpus.read.layouts import to_document
 from polyclinic.corpus.read.questions import LETTERS, to_question
