@@ -83,7 +83,7 @@ def packs(
     """Pack the small texts; several documents share a pack and long ones are cut."""
     folder.mkdir()
     vocabulary, specials = packing.load_tokenizer(tokenizer_folder)
-    options = packing.Packing(PACK_TOKENS, "all", seed=0)
+    options = packing.Packing(PACK_TOKENS, "all", seed=0, how="in_order")
     expert_of = load_preset(families).expert_of
     taken = [document for document in documents(per_language) if document.language in languages]
     packing.pack(taken, vocabulary, specials, expert_of, folder, options, Silent())
