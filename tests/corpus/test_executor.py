@@ -172,6 +172,7 @@ def ended(pid: int, seconds: float = 10) -> bool:
 
 
 PARENT = """
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -188,6 +189,7 @@ def work(arguments):
         run(given, place, running, test_executor.quiet)
 commands_corpus.cmd_corpus_build = work
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the suite runs in the background
     sys.exit(main(["corpus", "build", "r.yaml", "--out", "out"]))
 """
 
