@@ -23,7 +23,7 @@ from polyclinic.corpus.engine.pace import Pace
 from polyclinic.corpus.leaks.exam_inputs import evaluated
 from polyclinic.corpus.leaks.leaks import REPORTS
 from polyclinic.corpus.read.faults import QUARANTINE, Faults, gather
-from polyclinic.corpus.step import DROPPED, made
+from polyclinic.corpus.step import dropped, made
 from polyclinic.corpus.tables import QUESTIONS, read_rows, write_table
 from polyclinic.corpus_section import CorpusSection
 from polyclinic.errors import PolyclinicError
@@ -85,9 +85,8 @@ def _finish(
     rows_in, kept = (
         sum(m["facts"][name] for m in manifests) for name, manifests in (("rows_in", cleaned), ("rows_out", selected))
     )
-    dropped = sum(n for reason, n in counts.items() if reason.startswith("dropped"))
-    if rows_in + made(counts) != kept + dropped:
-        what = f"{rows_in} rows in, {made(counts)} made, {kept} out, {dropped} dropped"
+    if rows_in + made(counts) != kept + dropped(counts):
+        what = f"{rows_in} rows in, {made(counts)} made, {kept} out, {dropped(counts)} dropped"
         raise PolyclinicError(folder, what, "report this")
     _gather(planned.texts, place, folder)
     faults = Faults(strict=section.on_error == "fail")
@@ -131,14 +130,14 @@ def _steps(cleaned: Facts, decided: Facts) -> list[dict[str, Any]]:
             one[key] += step[key]
         one["counts"].update(step["counts"])
     rows, counts = decided[0]["facts"]["rows"], decided[0]["facts"]["counts"]
-    gone = sum(n for name, n in counts.items() if name.startswith(DROPPED))
-    whole = {"step": "decide", "rows_in": rows, "rows_out": rows - gone, "counts": counts}
+    whole = {"step": "decide", "rows_in": rows, "rows_out": rows - dropped(counts), "counts": counts}
     return [{**one, "counts": dict(sorted(one["counts"].items()))} for one in (*out.values(), whole)]
 
 
 def _quality(inputs: Sequence[Input], place: Path) -> dict[str, dict[str, float]]:
-    folders = [place / "clean" / item.name for item in inputs]
-    return medians(folders, [place / "decide" / "all" / f"{item.name}.parquet" for item in inputs])
+    folders = [place / phases.CLEAN / item.name for item in inputs]
+    decisions = place / phases.DECIDE / phases.DECIDED
+    return medians(folders, [decisions / f"{item.name}.parquet" for item in inputs])
 
 
 def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
@@ -150,7 +149,6 @@ def _gather(inputs: Sequence[Input], place: Path, folder: Path) -> None:
         if (place / phases.DECIDE / phases.DECIDED / report).is_file():
             shutil.copyfile(place / phases.DECIDE / phases.DECIDED / report, folder / report)
     for kind, file in (("documents", DOCUMENTS_FILE), ("dropped", DROPPED_FILE)):
-        shutil.rmtree(folder / kind, ignore_errors=True)
         (folder / kind).mkdir()
         for item in inputs:
             source, target = place / phases.SELECT / item.name / file, folder / kind / f"{item.name}.parquet"

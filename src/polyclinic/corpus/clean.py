@@ -8,7 +8,7 @@ went, and why) and `quarantine.jsonl` (where a record could not be read).
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from polyclinic.corpus import starter
 from polyclinic.corpus.ask.models import model_steps
 from polyclinic.corpus.dedup import dedup
 from polyclinic.corpus.engine.inputs import Input
-from polyclinic.corpus.identify.identify import Identifier, detector, identify
+from polyclinic.corpus.identify.identify import identifier, identify
 from polyclinic.corpus.leaks import decontaminate
 from polyclinic.corpus.normalise import normalise
 from polyclinic.corpus.privacy import privacy
@@ -47,11 +47,6 @@ class Cleaning(NamedTuple):
     answers: Path | None = None  # where a language model's answers are kept
 
 
-@cache
-def _identifier(choice: str, wanted: tuple[str, ...]) -> Identifier:
-    return Identifier(detector(choice, wanted))
-
-
 def steps(cleaning: Cleaning, folder: Path) -> list[tuple[str, Step]]:
     """Return the steps a section asks for, by name, in their order; one may write beside the shard."""
     section, wanted = cleaning.section, cleaning.wanted
@@ -63,7 +58,7 @@ def steps(cleaning: Cleaning, folder: Path) -> list[tuple[str, Step]]:
         ("privacy", partial(privacy.privacy, rule=section.privacy, file=cleaning.input.file)),
     ]
     if section.check_language != "off":
-        found.append(("identify", partial(identify, identifier=_identifier(section.identifier, wanted), drop=drop)))
+        found.append(("identify", partial(identify, identifier=identifier(section.identifier, wanted), drop=drop)))
     found += model_steps(section, wanted, cleaning.answers, folder)
     if section.quality:
         found.append(("quality", partial(quality.mark, section=section.quality, root=section.root)))

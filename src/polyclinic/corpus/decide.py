@@ -21,10 +21,11 @@ from polyclinic.corpus.engine.inputs import Input
 from polyclinic.corpus.leaks import leaks
 from polyclinic.corpus.quality import percentiles
 from polyclinic.corpus.read import identity
+from polyclinic.corpus.read.identity import INPUT
+from polyclinic.corpus.step import DROPPED
 from polyclinic.corpus.tables import DECISIONS, Writer
 from polyclinic.corpus_section import CorpusSection
 
-INPUT = "input"  # which shard a row is of
 Ruling = Callable[[pa.Table, Mask], dict[int, str]]
 
 
@@ -66,7 +67,7 @@ def decide(deciding: Deciding, folder: Path) -> Mapping[str, Any]:
         for row, reason in ruling(marks, standing.copy()).items():
             reasons[row] = reason
             standing[row] = False
-            counts[f"dropped: {reason}"] += 1
+            counts[f"{DROPPED}{reason}"] += 1
     table = pa.table({"reason": pa.array(reasons, pa.string()), "split": marks.column("split")}, schema=DECISIONS)
     shard_of = marks.column(INPUT).to_numpy()
     ends = np.searchsorted(shard_of, np.arange(len(deciding.inputs) + 1))

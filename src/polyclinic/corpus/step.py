@@ -31,6 +31,11 @@ def made(counts: Mapping[str, int]) -> int:
     return sum(n for name, n in counts.items() if name.startswith(MADE))
 
 
+def dropped(counts: Mapping[str, int]) -> int:
+    """Return how many rows the counts of a step or a build say went."""
+    return sum(n for name, n in counts.items() if name.startswith(DROPPED))
+
+
 Step = Callable[[pa.RecordBatch], Outcome]
 
 

@@ -18,12 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from polyclinic.evaluate.loss import token_losses
 from polyclinic.moe.checkpoint import load_model
-from polyclinic.moe.forward import batches, padded
 from polyclinic.progress import Progress
 from polyclinic.prompts import segments, stretches
 from polyclinic.records import Document, Turn
@@ -173,20 +172,12 @@ def _figures(model: PreTrainedModel, reader: Reader, documents: Sequence[Documen
     return out
 
 
-@torch.no_grad()
 def losses(model: PreTrainedModel, rows: Sequence[Scored]) -> list[tuple[float, int]]:
     """Return nats and number of the tokens that count, for each row."""
     out = [(0.0, 0)] * len(rows)
-    for batch in batches([row.ids for row in rows]):
-        tokens_BS = padded([rows[i].ids for i in batch])
-        if tokens_BS.shape[1] < 2:  # noqa: PLR2004 - one token has nothing before it
-            continue
-        logits = model(input_ids=tokens_BS, use_cache=False).logits[:, :-1].float()
-        losses_BS = F.cross_entropy(logits.transpose(1, 2), tokens_BS[:, 1:], reduction="none")
-        for place, index in enumerate(batch):
-            counts = torch.tensor(rows[index].counts[1:], dtype=torch.bool)
-            found = losses_BS[place, : len(counts)][counts]
-            out[index] = (found.double().sum().item(), len(found))
+    for index, losses_S in token_losses(model, [row.ids for row in rows]):
+        found = losses_S[torch.tensor(rows[index].counts[1:], dtype=torch.bool)]
+        out[index] = (found.double().sum().item(), len(found))
     return out
 
 

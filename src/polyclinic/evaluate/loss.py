@@ -1,13 +1,15 @@
 """Held-out loss per language: nats per token, and bits per byte, which vocabularies cannot flatter."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.moe.forward import batches, padded
@@ -26,6 +28,18 @@ class Scored(NamedTuple):
 
 
 @torch.no_grad()
+def token_losses(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor]]:
+    """Yield (index of the row, nats of its tokens after the first), rows of like length together."""
+    for batch in batches(rows):
+        tokens_BS = padded([rows[i] for i in batch])
+        if tokens_BS.shape[1] < 2:  # noqa: PLR2004 - one token has nothing before it
+            continue
+        logits = model(input_ids=tokens_BS, use_cache=False).logits[:, :-1].float()
+        losses_BS = F.cross_entropy(logits.transpose(1, 2), tokens_BS[:, 1:], reduction="none")
+        for losses_S, index in zip(losses_BS, batch, strict=True):
+            yield index, losses_S[: max(0, len(rows[index]) - 1)]
+
+
 def document_losses(checkpoint: Path, documents: Sequence[Document]) -> list[Scored]:
     """Score documents with plain forwards, at most MAX_TOKENS tokens of each, in their order."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
@@ -33,15 +47,10 @@ def document_losses(checkpoint: Path, documents: Sequence[Document]) -> list[Sco
     model = load_model(checkpoint).eval()
     rows = [tokenizer.encode(plain_text(d), add_special_tokens=False).ids[:MAX_TOKENS] for d in documents]
     out = [Scored(0.0, 0, 0)] * len(rows)
-    for batch in batches(rows):
-        tokens_BS = padded([rows[i] for i in batch])
-        logits = model(input_ids=tokens_BS, use_cache=False).logits[:, :-1].float()
-        losses_BS = F.cross_entropy(logits.transpose(1, 2), tokens_BS[:, 1:], reduction="none")
-        for row, index in enumerate(batch):
-            count = len(rows[index]) - 1
-            # One character of a byte-level token is one byte; decoding would replace characters that are cut.
-            size = sum(len(tokenizer.id_to_token(token) or "") for token in rows[index][1:])
-            out[index] = Scored(losses_BS[row, :count].sum().item(), count, size)
+    for index, losses_S in token_losses(model, rows):
+        # One character of a byte-level token is one byte; decoding would replace characters that are cut.
+        size = sum(len(tokenizer.id_to_token(token) or "") for token in rows[index][1:])
+        out[index] = Scored(losses_S.sum().item(), len(losses_S), size)
     return out
 
 

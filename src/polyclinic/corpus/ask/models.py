@@ -16,7 +16,7 @@ from polyclinic.corpus.ask.glossary import Glossary, read
 from polyclinic.corpus.ask.norms import read_norms
 from polyclinic.corpus.ask.rewrite import check_prompts, rewrite
 from polyclinic.corpus.ask.translate import Rules, Translate, by_chat, translate
-from polyclinic.corpus.identify.identify import Identifier, detector
+from polyclinic.corpus.identify.identify import identifier
 from polyclinic.corpus.step import Step
 from polyclinic.corpus_section import CorpusSection, EndpointSection
 from polyclinic.errors import RecipeError
@@ -32,7 +32,8 @@ def model_steps(
 ) -> list[tuple[str, Step]]:
     """Return the steps of a section that ask a model; raises before any text is sent if one cannot be done."""
     found: list[tuple[str, Step]] = []
-    told = _identifier(section.identifier, tuple(wanted)).verdict if section.rewrite or section.translate else None
+    any_of = tuple(dict.fromkeys((*fifty(), *wanted)))  # a model may answer in any
+    told = identifier(section.identifier, any_of).verdict if section.rewrite or section.translate else None
     if section.rewrite and told:
         check_prompts(section.rewrite, wanted)
         chat = partial(_chat, section.rewrite.endpoint, answers, section.workers)
@@ -60,12 +61,6 @@ def _translator(rules: Rules, answers: Path | None, workers: int) -> Translate:
 def _chat(section: EndpointSection, answers: Path | None, workers: int) -> Chat:
     """Return the one chat of this process with an endpoint; workers share its concurrency."""
     return Chat(section, Answers(answers), max(1, section.concurrency // workers))
-
-
-@cache
-def _identifier(choice: str, wanted: tuple[str, ...]) -> Identifier:
-    """Return an identifier of all fifty languages: a model may answer in any."""
-    return Identifier(detector(choice, tuple(dict.fromkeys((*fifty(), *wanted)))))
 
 
 def model_inputs(section: CorpusSection) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyclinic.corpus.ask.audit import CHECKS, NOT_CHECKED, Limits, Norms, Pair, audit
 from polyclinic.corpus.ask.glossary import Glossary
-from polyclinic.corpus.identify.identify import BUILTIN, Identifier, detector
+from polyclinic.corpus.identify.identify import BUILTIN, identifier
 from polyclinic.corpus.read.layouts import to_document
 from polyclinic.corpus.read.read import read
 from polyclinic.corpus_section import Source
@@ -42,13 +42,13 @@ def audited(
     pairs: Mapping[Key, Sequence[Pair]], glossary: Glossary, norms: Mapping[Key, Norms], reliability: float
 ) -> dict[str, Any]:
     """Audit all pairs; returns for each pair of languages the counts, recall, and ids of what fails."""
-    identifier = Identifier(detector(BUILTIN, fifty()))
+    verdict = identifier(BUILTIN, fifty()).verdict
     out: dict[str, Any] = {}
     for key, found in pairs.items():
         counts: Counter[str] = Counter()
         failing: dict[str, list[str]] = {}
         for pair in found:
-            result = audit(pair, glossary, identifier.verdict, norms.get(key), Limits(reliability=reliability))
+            result = audit(pair, glossary, verdict, norms.get(key), Limits(reliability=reliability))
             counts += result.counts
             if result.findings:
                 failing[pair.id] = sorted({f.check for f in result.findings})

@@ -102,8 +102,8 @@ def clean_tasks(section: CorpusSection, inputs: Sequence[Input], index: Index, p
         "identifier": version_of_identifier(section.identifier),
         "code": code(),
         "libraries": libraries(),
+        "exams": exam_files,
     }
-    common["exams"] = exam_files
     return [
         Task(
             item.name,

@@ -94,20 +94,21 @@ def _index(section: CorpusSection, planned: Plan, place: Path) -> phases.Index:
 
 
 def _deciding(section: CorpusSection, planned: Plan, place: Path) -> Task:
-    cleaned, index = _cleaned(section, planned, place), _index(section, planned, place)
+    index = _index(section, planned, place)
+    cleaned = _cleaned(section, planned, place, index)
     return phases.decide_task(section, planned.texts, cleaned, place, index)
 
 
 def _selecting(section: CorpusSection, planned: Plan, place: Path) -> list[Task]:
     """Return the tasks that select in some shards; that the decisions are of these settings is seen at the end."""
-    cleaned = _cleaned(section, planned, place)
+    cleaned = _cleaned(section, planned, place, _index(section, planned, place))
     if not (place / DECIDE / DECIDED / MANIFEST).is_file():
         raise PolyclinicError(place / DECIDE, "not done", f"submit the {DECIDE} job again")
     return phases.select_tasks(planned.texts, cleaned, place)
 
 
-def _cleaned(section: CorpusSection, planned: Plan, place: Path) -> list[dict[str, Any]]:
-    tasks = phases.clean_tasks(section, planned.texts, _index(section, planned, place), place)
+def _cleaned(section: CorpusSection, planned: Plan, place: Path, index: phases.Index) -> list[dict[str, Any]]:
+    tasks = phases.clean_tasks(section, planned.texts, index, place)
     return executor.gathered(tasks, place / CLEAN, f"submit the {CLEAN} jobs again")
 
 

@@ -81,6 +81,12 @@ def version(choice: str) -> str:
     return digest([model, _table()])
 
 
+@cache
+def identifier(choice: str, wanted: tuple[str, ...]) -> "Identifier":
+    """Return this process's one identifier of some languages; every step that asks shares it."""
+    return Identifier(detector(choice, wanted))
+
+
 class Identifier:
     """Judges texts by what their records claim."""
 

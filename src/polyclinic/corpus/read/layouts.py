@@ -108,6 +108,17 @@ class Shape:
         value = self.value(row, name)
         return str(value) if type(value) is int else self.field(row, name, default)
 
+    def origin(self, row: Row) -> dict[str, str]:
+        """Return what every record has, text and exam item alike: id, language, source, licence, group."""
+        identity = self.identity(row, "id", row.where)
+        return {
+            "id": identity,
+            "language": self.language(row),
+            "source": self.name(row, "source", "unnamed"),
+            "licence": self.name(row, "licence", "unknown"),
+            "group": self.identity(row, "parallel_id", identity),
+        }
+
     def language(self, row: Row) -> str:
         """Return the code our table uses for a record's language, whatever alias the record gave."""
         given = self.field(row, "language")
@@ -151,13 +162,8 @@ def text_of(row: Row, what: str, value: Any) -> str:
 
 def to_document(row: Row, shape: Shape) -> Document:
     """Turn a raw record into a document."""
-    identity = shape.identity(row, "id", row.where)
     return Document(
-        id=identity,
-        language=shape.language(row),
-        source=shape.name(row, "source", "unnamed"),
-        licence=shape.name(row, "licence", "unknown"),
-        group=shape.identity(row, "parallel_id", identity),
+        **shape.origin(row),
         turns=_turns(row, shape),
         category=shape.category(row),
         url=shape.field(row, "url", ""),

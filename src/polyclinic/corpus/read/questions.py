@@ -14,13 +14,8 @@ CORRECT = "correct or remove the item"
 def to_question(row: Row, shape: Shape) -> Question:
     """Turn a raw exam item into a question; raises RecordError."""
     options = _options(row, shape)
-    identity = shape.identity(row, "id", row.where)
     return Question(
-        id=identity,
-        language=shape.language(row),
-        source=shape.name(row, "source", "unnamed"),
-        licence=shape.name(row, "licence", "unknown"),
-        group=shape.identity(row, "parallel_id", identity),
+        **shape.origin(row),
         split=shape.name(row, "split", "test"),
         question=shape.field(row, "question"),
         options=tuple(options.values()),
