@@ -6,9 +6,8 @@ Numbers in front are those of the list of bad inputs, 59 to 74; every row goes t
 import json
 import os
 import shutil
-import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from damage import (
     headed,
     indexed,
     larger_tokenizer,
-    make_models,
     of_norm,
     pointed,
     refusal,
@@ -46,22 +44,7 @@ VERIFY = ["upcycle", "verify", "dense", "moe"]
 UP, EXPERT = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.experts.3.up_proj.weight"
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.getbasetemp() / "upcycled")
-
-
-@pytest.fixture(autouse=True)
-def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with private copies of the models, and leave the process as it was."""
-    for name in ("dense", "moe", "pub"):
-        shutil.copytree(models / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, os.environ.get(name, "false"))
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("copies")
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

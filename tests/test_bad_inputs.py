@@ -7,10 +7,9 @@ Each row is one of the list of bad inputs, by its number; 1 to 12 are faults of 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,17 +39,12 @@ BUILD = ["upcycle", "build", "dense", "out"]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with a good recipe, and leave the process as it was."""
-    (tmp_path / "good.yaml").write_text(RECIPE)
-    (tmp_path / "families.yaml").write_text(FAMILIES)
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, os.environ.get(name, "false"))
+def folder(inside: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work beside a good recipe."""
+    Path("good.yaml").write_text(RECIPE)
+    Path("families.yaml").write_text(FAMILIES)
     monkeypatch.delenv("POLYCLINIC_UNSET", raising=False)
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
+    return inside
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:

@@ -2,11 +2,9 @@
 
 import errno
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,15 +25,9 @@ RECIPE = "name: small\ncorpus:\n  texts: [{starter: true}]\nbase: {checkpoint: x
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in an empty folder, and leave the process as it was."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, os.environ.get(name, "false"))
+def folder(inside: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("POLYCLINIC_DEBUG", raising=False)
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
+    return inside
 
 
 def ending(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:

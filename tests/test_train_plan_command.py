@@ -1,8 +1,6 @@
 """`polyclinic train plan`: the recipes that ship, options over them, one line for what is wrong, nothing written."""
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,9 @@ PAPER = {"apollo-0.5b": 650_940_288, "apollo-1.5b": 2_039_191_040, "apollo-7b": 
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, os.environ.get(name, "false"))
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
-    assert list(tmp_path.iterdir()) == []
+def folder(inside: Path) -> Iterator[None]:
+    yield
+    assert list(inside.iterdir()) == []
 
 
 def said(capsys: Capture, recipe: str, *options: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from damage import LINE, listing, make_models, refusal
+from damage import LINE, listing, refusal
 from polyclinic.cli import main
 from polyclinic.errors import ProofError
 from polyclinic.moe import checkpoint
@@ -23,22 +23,7 @@ from polyclinic.upcycle import build as building
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.getbasetemp() / "upcycled")
-
-
-@pytest.fixture(autouse=True)
-def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with private copies of the models, and leave the process as it was."""
-    for name in ("dense", "moe", "pub"):
-        shutil.copytree(models / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, os.environ.get(name, "false"))
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("copies")
 
 
 # What is printed

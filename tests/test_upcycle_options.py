@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
 import shutil
-import signal
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -18,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from damage import listing, make_models, refusal
+from damage import listing, refusal
 from polyclinic.cli import main
 from polyclinic.families import load_preset
 
@@ -28,22 +25,7 @@ RECIPE = "name: r\nseed: 5\ncorpus: {{texts: [{{starter: true}}]{languages}}}\nb
 RECIPE += "train: {{steps: 1, routing: {routing}}}\nupcycle: {{{section}}}\n"
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_models(tmp_path_factory.getbasetemp() / "upcycled")
-
-
-@pytest.fixture(autouse=True)
-def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with private copies of the models, and leave the process as it was."""
-    for name in ("dense", "moe", "pub"):
-        shutil.copytree(models / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, os.environ.get(name, "false"))
-    before = signal.getsignal(signal.SIGTERM)
-    yield tmp_path
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("copies")
 
 
 class Made(NamedTuple):
