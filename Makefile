@@ -32,7 +32,7 @@ real: install
 	$(BIN)/polyclinic run recipes/real.yaml --out runs/real
 
 test: install
-	$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff check

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 TINY = """
@@ -25,6 +27,7 @@ evaluate: {max_questions: 2}
 """
 
 
+@pytest.mark.soak
 def test_the_journey_script_runs_to_the_proof(tmp_path: Path) -> None:
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text(TINY, "utf-8")

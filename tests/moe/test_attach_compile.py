@@ -73,6 +73,7 @@ def test_new_families_are_answered_from_the_graph_of_others(mixture: Any) -> Non
     assert counter.frame_count == 2  # one for ids of a call, one for those of a block
 
 
+@pytest.mark.soak
 def test_balance_losses_join_a_compiled_training(mixture: Any) -> None:
     tokens, results = some_tokens(), []
     for compiled in (False, True):

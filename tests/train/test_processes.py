@@ -189,21 +189,24 @@ def test_experts_that_cannot_be_dealt_out_are_refused(
         distributed.spread(load_model(mixtures["qwen3"]), by_expert=True)
 
 
-def test_the_command_under_torchrun_ends_well_and_an_error_is_one_line(
-    mixtures: dict[str, Path], packed: Path, tmp_path: Path
-) -> None:
-    argv = ["-m", "polyclinic.cli", "train", "run", str(mixtures["qwen3"]), "--packs", str(packed)]
-    keys = ["--steps", "2", "--set", "batch_packs=1", "--set", "threads=1", "--set", "parallel=fsdp"]
+def under_torchrun(mixture: Path, packed: Path, out: Path, accumulate: int) -> subprocess.CompletedProcess[str]:
+    argv = ["-m", "polyclinic.cli", "train", "run", str(mixture), "--packs", str(packed), "--out", str(out)]
+    keys = ["batch_packs=1", "threads=1", "parallel=fsdp", f"accumulate={accumulate}"]
+    options = ["--steps", "2", *(word for key in keys for word in ("--set", key))]
+    return subprocess.run(
+        [*TORCHRUN, *argv, *options], env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+    )
 
-    def run(accumulate: int) -> subprocess.CompletedProcess[str]:
-        more = ["--out", str(tmp_path / "run"), "--set", f"accumulate={accumulate}"]
-        return subprocess.run(
-            [*TORCHRUN, *argv, *keys, *more], env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
-        )
 
-    refused, done = run(3), run(2)
+def test_the_command_under_torchrun_ends_well(mixtures: dict[str, Path], packed: Path, tmp_path: Path) -> None:
+    done = under_torchrun(mixtures["qwen3"], packed, tmp_path / "run", accumulate=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [f"checkpoint {tmp_path / 'run' / 'train'}"]
+
+
+@pytest.mark.soak
+def test_an_error_under_torchrun_is_one_line(mixtures: dict[str, Path], packed: Path, tmp_path: Path) -> None:
+    refused = under_torchrun(mixtures["qwen3"], packed, tmp_path / "run", accumulate=3)
     assert refused.returncode == 1
     what = "error: train.accumulate: a step of 3 batches cannot be shared out among 2 processes; give a multiple of 2"
     assert [line for line in refused.stderr.splitlines() if line.startswith("error:")] == [what]
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines() == [f"checkpoint {tmp_path / 'run' / 'train'}"]
