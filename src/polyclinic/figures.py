@@ -52,8 +52,10 @@ def grid(
         return _as_svg(drawing)
 
 
-def intervals(rows: Mapping[str, tuple[float, float, float]], x: str) -> str:
-    """Return a dot with its interval for each name, in the order given, against a line at 0."""
+def intervals(
+    rows: Mapping[str, tuple[float, float, float]], x: str, against: Mapping[str, float] | None = None
+) -> str:
+    """Return a dot with its interval for each name, in the order given, against a line at 0 or a mark of its own."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -63,7 +65,11 @@ def intervals(rows: Mapping[str, tuple[float, float, float]], x: str) -> str:
         for place, (value, low, high) in enumerate(rows.values()):
             axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=2)
             axes.plot([value], [place], marker="o", color=COLOURS[0], markersize=4)
-        axes.axvline(0.0, color=INK, linewidth=0.8)
+        if against is None:
+            axes.axvline(0.0, color=INK, linewidth=0.8)
+        else:
+            marks, places = [against[name] for name in rows], list(range(len(rows)))
+            axes.plot(marks, places, linestyle="", marker="|", color=COLOURS[1], markersize=9, markeredgewidth=2)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.invert_yaxis()
         axes.margins(y=0.5 / max(1, len(rows)))

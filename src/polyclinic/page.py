@@ -23,15 +23,38 @@ ABLATION_INTRO = (
     "saw. This page says what the text of each language and of each category does."
 )
 
+SCORES_INTRO = (
+    "How well a model answers medical exam questions, language by language, and what each figure is worth: intervals, "
+    "chance, the best constant answer, and what was not asked."
+)
+
 
 def page(name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], recipe: Mapping[str, Any]) -> str:
     """Return the whole page."""
     intro = DENSE_INTRO if recipe.get("baseline") == "dense" else INTRO
     intro = ABLATION_INTRO if recipe.get("ablate") else intro
+    return joined(name, intro, cards, fragments, recipe)
+
+
+def scores_page(
+    name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], settings: Mapping[str, Any]
+) -> str:
+    """Return the page of scores alone."""
+    return joined(name, SCORES_INTRO, cards, fragments, settings)
+
+
+def joined(
+    name: str,
+    intro: str,
+    cards: Sequence[tuple[str, str]],
+    fragments: Sequence[Fragment],
+    recipe: Mapping[str, Any],
+) -> str:
+    """Return a page: what it is, the warning, the figures above all others, sections and settings."""
     sections = "".join(
         f'<section><h2>{escape(f.title)}</h2><p class="lead">{escape(f.lead)}</p>{f.html}</section>' for f in fragments
     )
-    settings = details("The whole recipe", f"<pre>{escape(json.dumps(recipe, indent=1, ensure_ascii=False))}</pre>")
+    settings = details("All of them", f"<pre>{escape(json.dumps(recipe, indent=1, ensure_ascii=False))}</pre>")
     return whole(
         f"Polyclinic: {name}",
         f"<p>{intro}</p>{notice()}{facts(cards)}{sections}<section><h2>Settings</h2>{settings}</section>",

@@ -24,6 +24,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 Place = Literal["last", "first", "random", "all"]
 Baseline = Literal["none", "dense", "one", "two", "total", "first", "random", "every"]
 RoutingName = Literal["topk", "hybrid", "language"]
+ProtocolName = Literal["letter", "option", "generate", "chain", "paper"]
 LossOn = Literal["all", "answers"]
 # Not the feed-forward part of dense layers: peft 0.21 takes its names, in a mixture, for the experts'.
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "experts", "router"]
@@ -227,9 +228,21 @@ class AnalyseSection(Section):
 class EvaluateSection(Section):
     """Which questions are asked and how."""
 
+    tasks: list[Name] = Field([], description="of the suite, beside the exams of the corpus; see evaluate list")
+    languages: list[Name] | None = Field(None, description="of the tasks; all they have if left out")
+    protocols: Annotated[list[ProtocolName], Field(min_length=1)] = Field(
+        ["option"], description="how they are put; each is a sheet of its own"
+    )
+    shots: Annotated[int, Field(ge=0, le=32, strict=True)] | None = Field(
+        None, description="examples before a question, in place of the protocol's number"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = Field(0, description="of the examples")
+    instruction: Literal["native", "english", "none"] | None = Field(None, description="what the model is told first")
+    routing: Literal["stock", "hybrid", "both"] = Field("both", description="of a mixture; hybrid knows the language")
+    sensitivity: Count | None = Field(None, description="questions of each language that are also put in other ways")
     max_questions: Count | None = Field(None, description="per exam and language, in file order")
     max_documents_per_language: Count = Field(40, description="held-out documents scored")
-    batch_size: Count = 16
+    batch_size: Count = Field(16, description="answers written at once")
 
 
 class Recipe(Section):
