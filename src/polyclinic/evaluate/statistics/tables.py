@@ -20,6 +20,7 @@ from polyclinic.evaluate.statistics.guessing import Constant, best_constant
 from polyclinic.evaluate.statistics.intervals import (
     RESAMPLES,
     Floats,
+    Interval,
     bootstrap,
     cluster_sums,
     middle,
@@ -89,34 +90,32 @@ def _levels(families: Mapping[str, str] | None) -> dict[str, Callable[[Item], st
     return {**levels, "family": family} if families is not None else levels
 
 
-@cache
 def tier(code: str) -> str:
     """Return how much text there is of a language, as the paper sorts them: major, minor, or beyond its fifty."""
-    if code in majors():
-        return "major"
-    return "minor" if code in fifty() else "beyond"
+    return _tiers().get(code, "beyond")
+
+
+@cache
+def _tiers() -> dict[str, str]:
+    return {**dict.fromkeys(fifty(), "minor"), **dict.fromkeys(majors(), "major")}
 
 
 def row(level: str, name: str, group: Sequence[Marked], seed: int) -> Row:
-    """Return one row, without verdict; unparsed answers are not right, and are left out of `accuracy_parsed`."""
+    """Return one row, without verdict."""
     right, clusters = [m.item.right for m in group], [m.cluster for m in group]
-    parsed = sum(m.item.picked is not None for m in group)
-    constant = best_constant(m.item.gold for m in group)
     score, boot = wilson(sum(right), len(group)), bootstrap(np.asarray(right, dtype=np.float64), clusters, seed)
+    constant = best_constant(m.item.gold for m in group)
+    differences = [int(r) - int(hit) for r, hit in zip(right, _hits(group, constant), strict=True)]
     return {
         **_named(level, name, group),
-        "accuracy": sum(right) / len(group),
+        **shares(group),
         "wilson_low": score.low,
         "wilson_high": score.high,
         "boot_low": boot.low,
         "boot_high": boot.high,
-        "unparsed": 1 - parsed / len(group),
-        "accuracy_parsed": sum(right) / parsed if parsed else None,
-        "chance": sum(m.odds for m in group) / len(group),
-        "constant": constant.share,
         "constant_answer": constant.letters,
-        **_several(group),
-        **_tests(against_odds(right, [m.odds for m in group], clusters), _beyond(group, constant)),
+        "several": sum(m.several for m in group),
+        **_tests(against_odds(right, [m.odds for m in group], clusters), signs(differences, clusters)),
     }
 
 
@@ -133,49 +132,23 @@ def _named(level: str, name: str, group: Sequence[Marked]) -> Row:
     }
 
 
-def _several(group: Sequence[Marked]) -> Row:
-    """Return the Hamming score of the exams with several right answers, and what guessing would score."""
-    some = [m for m in group if m.several]
-    if not some:
-        return {"several": 0, "hamming": None, "hamming_chance": None}
-    hit, luck = (
-        sum(values) / len(some) for values in zip(*((m.hamming, m.expected_hamming) for m in some), strict=True)
-    )
-    return {"several": len(some), "hamming": hit, "hamming_chance": luck}
+def shares(group: Sequence[Marked]) -> dict[str, float | None]:
+    """Return what items score and what knowing nothing would; None where there is nothing to score.
 
-
-def _beyond(group: Sequence[Marked], constant: Constant) -> float:
-    """Return the p value of having more items right than the best constant answer, by sign test."""
-    hits = [set(m.item.gold) == set(constant.answer) for m in group]
-    differences = [int(m.item.right) - int(hit) for m, hit in zip(group, hits, strict=True)]
-    return signs(differences, [m.cluster for m in group]).above
-
-
-def _tests(tails: Tails, constant: float) -> Row:
-    return {"p_above": tails.above, "p_below": tails.below, "p": tails.doubled, "p_constant": constant}
-
-
-def macro(group: Sequence[Marked], seed: int) -> Row:
-    """Return the mean over languages as a row; baselines are means over languages, too."""
-    codes = sorted({m.item.language for m in group})
-    parts = {code: [m for m in group if m.item.language == code] for code in codes}
-    alone = [row("", code, part, seed) for code, part in parts.items()]
-    means: Row = {key: _mean([r[key] for r in alone]) for key in MEANS}
-    parted = [m for part in parts.values() for m in part]
-    clusters = [m.cluster for m in parted]
-    weights = np.concatenate([np.full(len(part), 1 / len(part) / len(parts)) for part in parts.values()])
-    own = np.repeat([r["accuracy"] for r in alone], [r["n"] for r in alone])
-    right, odds = (
-        np.array([float(value) for value in column])
-        for column in zip(*((m.item.right, m.odds) for m in parted), strict=True)
-    )
-    low, high = influence_interval(means["accuracy"], weights * (right - own), clusters, seed)
-    hits = _constant_hits(parts)
-    tests = _tests(clustered(weights * (right - odds), clusters), clustered(weights * (right - hits), clusters).above)
-    return {**_named("macro", "mean over languages", group), **means, "boot_low": low, "boot_high": high, **tests}
-
-
-MEANS = ("accuracy", "unparsed", "accuracy_parsed", "chance", "constant", "hamming", "hamming_chance")
+    Unparsed answers are not right in `accuracy` and left out of `accuracy_parsed`. Hamming scores are
+    those of exams with several right answers.
+    """
+    right, some = sum(m.item.right for m in group), [m for m in group if m.several]
+    parsed = sum(m.item.picked is not None for m in group)
+    return {
+        "accuracy": right / len(group),
+        "unparsed": 1 - parsed / len(group),
+        "accuracy_parsed": right / parsed if parsed else None,
+        "chance": sum(m.odds for m in group) / len(group),
+        "constant": best_constant(m.item.gold for m in group).share,
+        "hamming": _mean([m.hamming for m in some]),
+        "hamming_chance": _mean([m.expected_hamming for m in some]),
+    }
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -183,16 +156,40 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _constant_hits(parts: Mapping[str, Sequence[Marked]]) -> Floats:
-    """Return where each language's best constant answer is right."""
-    hits = []
-    for part in parts.values():
-        best = set(best_constant(m.item.gold for m in part).answer)
-        hits += [float(set(m.item.gold) == best) for m in part]
-    return np.array(hits)
+def _hits(group: Sequence[Marked], constant: Constant) -> list[bool]:
+    """Say where a constant answer is right."""
+    return [set(m.item.gold) == set(constant.answer) for m in group]
 
 
-def influence_interval(mean: float, influence: Floats, clusters: Sequence[str], seed: int) -> tuple[float, float]:
+def _tests(chance: Tails, constant: Tails) -> Row:
+    return {"p_above": chance.above, "p_below": chance.below, "p": chance.doubled, "p_constant": constant.above}
+
+
+def macro(group: Sequence[Marked], seed: int) -> Row:
+    """Return the mean over languages as a row; baselines are means over languages, too."""
+    parts: dict[str, list[Marked]] = {}
+    for m in group:
+        parts.setdefault(m.item.language, []).append(m)
+    by_part = [shares(part) for part in parts.values()]
+    means = {key: _mean([own[key] for own in by_part]) for key in by_part[0]}
+    clusters = [m.cluster for part in parts.values() for m in part]
+
+    def weighted(value: Callable[[Sequence[Marked]], Sequence[float]]) -> Floats:
+        """Return values of all items, such that their sum is the mean over languages."""
+        return np.concatenate([np.asarray(value(part)) / len(part) / len(parts) for part in parts.values()])
+
+    def own_mean(part: Sequence[Marked]) -> list[float]:
+        return [sum(m.item.right for m in part) / len(part)] * len(part)
+
+    right, odds = weighted(lambda part: [m.item.right for m in part]), weighted(lambda part: [m.odds for m in part])
+    constant = weighted(lambda part: _hits(part, best_constant(m.item.gold for m in part)))
+    boot = influence_interval(float(right.sum()), right - weighted(own_mean), clusters, seed)
+    tests = _tests(clustered(right - odds, clusters), clustered(right - constant, clusters))
+    named = _named("macro", "mean over languages", group)
+    return {**named, **means, "boot_low": boot.low, "boot_high": boot.high, **tests}
+
+
+def influence_interval(mean: float, influence: Floats, clusters: Sequence[str], seed: int) -> Interval:
     """Return the interval of a mean that items move by their influence, clusters being drawn."""
     return middle(mean + resampled(cluster_sums(clusters, influence), RESAMPLES, seed)[:, 0])
 
