@@ -79,6 +79,19 @@ def _stages(groups: Any) -> None:
         )
         _out(alone)
     _difficulty(_command(group, "difficulty", commands_evaluate.cmd_evaluate_difficulty, "how hard each document is"))
+    what = "two models on the same questions, language by language"
+    _compare(_command(group, "compare", commands_evaluate.cmd_evaluate_compare, what))
+
+
+def _compare(alone: Parser) -> None:
+    """Add what `evaluate compare` takes."""
+    for name in ("a", "b"):
+        what = "folder of evaluate run; FOLDER:MODEL if it holds several models"
+        alone.add_argument(name, type=word, metavar=name.upper(), help=what)
+    alone.add_argument("--out", action=Once, type=folder, metavar="DIR", help="also as comparison.json and .csv")
+    alone.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of the intervals (0)")
+    what = "compare though they were not asked in the same way"
+    alone.add_argument("--across-protocols", action="store_true", help=what)
 
 
 def _difficulty(alone: Parser) -> None:

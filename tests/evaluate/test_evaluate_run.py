@@ -10,7 +10,7 @@ import small
 from polyclinic.evaluate.exams import Answer
 from polyclinic.evaluate.report import fragments, macro, summary
 from polyclinic.evaluate.run import limit, run, table
-from polyclinic.evaluate.statistics import wilson
+from polyclinic.evaluate.statistics.intervals import wilson
 from polyclinic.evaluate.tasks import task_name
 from polyclinic.progress import Silent
 from polyclinic.recipe import EvaluateSection

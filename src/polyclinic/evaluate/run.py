@@ -7,7 +7,8 @@ from typing import Any
 
 from polyclinic.evaluate.exams import Answer, ask
 from polyclinic.evaluate.loss import held_out_loss
-from polyclinic.evaluate.statistics import best_constant, chance, wilson
+from polyclinic.evaluate.statistics.guessing import best_constant, chance
+from polyclinic.evaluate.statistics.intervals import wilson
 from polyclinic.evaluate.tasks import single_answer, task_name, write_tasks
 from polyclinic.progress import Progress
 from polyclinic.recipe import EvaluateSection
@@ -75,7 +76,7 @@ def _row(source: str, code: str, answers: Sequence[Answer]) -> dict[str, Any]:
         "low": interval.low,
         "high": interval.high,
         "chance": chance([len(a.log_likelihoods) for a in answers]),
-        "constant": best_constant([a.gold for a in answers]),
+        "constant": best_constant((a.gold,) for a in answers).share,
     }
 
 

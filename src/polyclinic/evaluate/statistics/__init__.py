@@ -1,0 +1,1 @@
+"""What scores are worth: intervals, baselines, corrected tests, paired comparison, calibration, sensitivity."""
