@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 
 from polyclinic.corpus.pack.pack import load_tokenizer
-from polyclinic.evaluate.exams import Answer, ask
+from polyclinic.evaluate.exams import Answer, local_answers
 from polyclinic.evaluate.tasks import single_answer, task_name, write_tasks
 from polyclinic.moe.checkpoint import load_model
 from polyclinic.prompts import exam_prompt
@@ -37,7 +37,7 @@ def tasks(questions: list[Question]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def answers(models: dict[str, Path], folder: Path, tasks: list[str]) -> list[Answer]:
-    return ask(models["mixture"], folder, tasks, batch_size=4)
+    return local_answers(models["mixture"], folder, tasks, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_plain_accuracy_is_lm_evals_own(answers: list[Answer], stock: dict[str, 
 def test_batches_of_another_size_give_the_same_scores(
     models: dict[str, Path], folder: Path, tasks: list[str], answers: list[Answer]
 ) -> None:
-    again = ask(models["mixture"], folder, tasks[:2], batch_size=32)
+    again = local_answers(models["mixture"], folder, tasks[:2], batch_size=32)
     for one, other in zip([a for a in answers if a.task in tasks[:2]], again, strict=True):
         assert one[:4] == other[:4]
         assert one.log_likelihoods == pytest.approx(other.log_likelihoods, rel=1e-5)
@@ -114,7 +114,7 @@ def test_asking_leaves_folder_and_settings_as_they_were(
     before = datasets.config.HF_DATASETS_CACHE
     files = sorted(folder.rglob("*"))
     with pytest.raises(Exception, match="not_there"):
-        ask(models["base"], folder, ["not_there"], batch_size=1)
+        local_answers(models["base"], folder, ["not_there"], batch_size=1)
     assert before == datasets.config.HF_DATASETS_CACHE
     assert Path.cwd() == tmp_path
     assert sorted(folder.rglob("*")) == files

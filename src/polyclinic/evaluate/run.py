@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic.evaluate.exams import Answer, ask
+from polyclinic.evaluate.exams import Answer, local_answers
 from polyclinic.evaluate.loss import held_out_loss
 from polyclinic.evaluate.statistics.guessing import best_constant, chance
 from polyclinic.evaluate.statistics.intervals import wilson
@@ -34,7 +34,7 @@ def run(
     result |= {"exams": {}, "loss": {}}
     for done, (name, checkpoint) in enumerate(models.items(), start=1):
         progress.advance(done - 1, len(models), f"{name}: {len(asked):,} questions, {len(texts):,} texts")
-        answers = ask(checkpoint, folder, tasks, section.batch_size) if tasks else []
+        answers = local_answers(checkpoint, folder, tasks, section.batch_size) if tasks else []
         _keep(answers, folder / f"items-{name}.jsonl")
         result["exams"][name] = table(asked, answers)
         result["loss"][name] = held_out_loss(checkpoint, texts)
