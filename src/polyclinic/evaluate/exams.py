@@ -59,7 +59,7 @@ def ask(checkpoint: Path, folder: Path, tasks: Sequence[str], batch_size: int) -
 def _answer(task: str, sample: dict[str, Any]) -> Answer:
     """Read one of lm-eval's samples."""
     scores = [float(response[0][0]) for response in sample["resps"]]
-    sizes = [len(option.encode()) for option in sample["doc"]["options"]]
+    sizes = [len(option.encode()) for option in sample["doc"]["choices"]]
     per_byte = [score / size for score, size in zip(scores, sizes, strict=True)]
     picked = max(range(len(scores)), key=lambda i: per_byte[i])
-    return Answer(task, sample["doc"]["id"], int(sample["doc"]["answer"]), picked, scores)
+    return Answer(task, sample["doc"]["id"], int(sample["doc"]["gold"]), picked, scores)

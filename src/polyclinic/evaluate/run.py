@@ -7,6 +7,8 @@ from typing import Any
 
 from polyclinic.evaluate.exams import Answer, ask
 from polyclinic.evaluate.loss import held_out_loss
+from polyclinic.evaluate.prompting import document
+from polyclinic.evaluate.protocol import PROTOCOLS, Protocol
 from polyclinic.evaluate.statistics import best_constant, chance, wilson
 from polyclinic.evaluate.tasks import single_answer, task_name, write_tasks
 from polyclinic.progress import Progress
@@ -15,6 +17,7 @@ from polyclinic.records import Document, Question, held_out
 from polyclinic.runs import write_json
 
 RESULT = "scores.json"
+PROTOCOL = PROTOCOLS["option"]
 
 
 def run(
@@ -27,7 +30,7 @@ def run(
 ) -> dict[str, Any]:
     """Score every model (name -> checkpoint) on the same items and texts; writes `scores.json`."""
     asked = limit(questions, section.max_questions)
-    tasks = write_tasks(asked, folder)
+    tasks = write_tasks(documents_of(asked, PROTOCOL), PROTOCOL, folder)
     texts = held_out(documents, section.max_documents_per_language)
     result: dict[str, Any] = {"models": list(models), "several_answers": sum(not single_answer(q) for q in asked)}
     result |= {"exams": {}, "loss": {}}
@@ -40,6 +43,16 @@ def run(
     progress.advance(len(models), len(models))
     write_json(folder / RESULT, result)
     return {"questions": len(asked), "texts": len(texts)}
+
+
+def documents_of(questions: Iterable[Question], protocol: Protocol) -> dict[str, list[dict[str, Any]]]:
+    """Return each task's documents: the questions with one right answer, without examples."""
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for question in filter(single_answer, questions):
+        made = document(question, (), protocol)
+        if made is not None:
+            by_task.setdefault(task_name(question), []).append(made)
+    return by_task
 
 
 def limit(questions: Iterable[Question], cap: int | None) -> list[Question]:
