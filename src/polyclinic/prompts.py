@@ -1,18 +1,13 @@
-"""How text looks to a model: conversations for training, questions for exams.
+"""How text looks to a model: the conversations of training.
 
-The conversation template is the paper's (`User:` ... `Assistant:` ...), the same in every
-language; `CHAT_TEMPLATE` is its Jinja twin and travels with the checkpoint. The words of an exam
-prompt are data: one row a language in `data/words.csv`.
+The template is the paper's (`User:` ... `Assistant:` ...), the same in every language;
+`CHAT_TEMPLATE` is its Jinja twin and travels with the checkpoint.
 """
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
-from importlib import resources
 from typing import NamedTuple
 
-from polyclinic.errors import DataError
-from polyclinic.records import Document, Question, Turn
+from polyclinic.records import Document, Turn
 
 PREFIX = {"text": "", "user": "User:", "assistant": "Assistant:"}
 
@@ -70,23 +65,3 @@ def stretches(pieces: Iterable[Segment]) -> Iterator[list[Segment]]:
 def plain_text(document: Document) -> str:
     """Return a document as a model sees it, without end tokens."""
     return "".join(segment.text for segment in segments(document.turns))
-
-
-@cache
-def words() -> dict[str, dict[str, str]]:
-    """Return the exam words of every language: code -> {question, answer, ...}."""
-    text = resources.files("polyclinic.data").joinpath("words.csv").read_text("utf-8")
-    return {row.pop("code"): row for row in csv.DictReader(text.splitlines())}
-
-
-def exam_prompt(question: Question) -> str:
-    """Return the prompt that stands before an option, in the question's own language.
-
-    Raises DataError naming the file where a language has no exam words.
-    """
-    literals = words().get(question.language)
-    if literals is None:
-        what = f"no exam words for language '{question.language}'"
-        raise DataError("data/words.csv", what, "add a row with its words for question and answer")
-    context = f"{question.context}\n" if question.context else ""
-    return f"{context}{literals['question']}: {question.question}\n{literals['answer']}:"

@@ -79,7 +79,7 @@ def local_answers(checkpoint: Path, folder: Path, tasks: Sequence[str], batch_si
 def _answer(task: str, sample: Mapping[str, Any]) -> Answer:
     """Read one of lm-eval's samples."""
     scores = [float(response[0][0]) for response in sample["resps"]]
-    sizes = [len(option.encode()) for option in sample["doc"]["options"]]
+    sizes = [len(option.encode()) for option in sample["doc"]["choices"]]
     per_byte = [score / size for score, size in zip(scores, sizes, strict=True)]
     picked = max(range(len(scores)), key=lambda i: per_byte[i])
-    return Answer(task, sample["doc"]["id"], int(sample["doc"]["answer"]), picked, scores)
+    return Answer(task, sample["doc"]["id"], int(sample["doc"]["gold"]), picked, scores)

@@ -1,6 +1,8 @@
 """A question, its examples and a protocol become the document that lm-eval reads.
 
-The document holds the whole prompt, so every engine is sent the same bytes.
+The document holds the whole prompt, so every engine is sent the same bytes. The words around the
+question are those of its language, whatever language the instruction is in: what the instruction
+does can then be measured alone.
 """
 
 import itertools
@@ -9,42 +11,76 @@ from collections.abc import Sequence
 from typing import Any
 
 from polyclinic.errors import DataError
+from polyclinic.evaluate.exam_layouts import layout
+from polyclinic.evaluate.literals import ASCII_LETTERS, literals, words_file
 from polyclinic.evaluate.protocol import GENERATED, Protocol
-from polyclinic.prompts import words
 from polyclinic.records import Question
+
+ENGLISH = "en"
 
 
 def document(
-    question: Question, shots: Sequence[Question], protocol: Protocol, several: bool = False
-) -> dict[str, Any]:
-    """Return what lm-eval reads of one question; `several`: its exam has questions with several right answers."""
-    listed = protocol.scoring != "option"
-    texts = [block(shot, protocol, listed) + " " + answer(shot, protocol, several) for shot in shots]
-    pieces = [instruction(question, protocol), *texts, block(question, protocol, listed)]
+    question: Question,
+    shots: Sequence[Question],
+    protocol: Protocol,
+    several: bool = False,
+    told: str | None = None,
+) -> dict[str, Any] | None:
+    """Return what lm-eval reads of one question, or None where it is longer than the protocol allows.
+
+    `several`: its exam has questions with several right answers; `told`: an instruction in other words.
+    """
+    prompt = whole_prompt(question, shots, protocol, several, told)
+    if protocol.most_characters is not None and len(prompt) > protocol.most_characters:
+        return None
     choices, gold = scored(question, protocol, several)
     return {
         "id": question.id,
         "language": question.language,
         "group": question.group,
-        "prompt": "\n\n".join(piece for piece in pieces if piece),
+        "prompt": prompt,
         "choices": choices,
         "gold": gold,
         "options": len(question.options),
-        "answers": list(question.answers),
+        "answers": list(counted_answers(question, protocol)),
     }
+
+
+def whole_prompt(
+    question: Question, shots: Sequence[Question], protocol: Protocol, several: bool, told: str | None
+) -> str:
+    """Return instruction, examples as far as they fit, and the question."""
+    form = layout(protocol.layout)
+    says = instruction(question.language, protocol, several) if told is None else told
+    last = block(question, protocol, says)
+    first = [says] if says and form.instruction == "once" else []
+    examples: list[str] = []
+    for shot in shots:
+        text = example(shot, protocol, several, says)
+        whole = form.joins.join([*first, *examples, text, last])
+        # The paper's rule: an example is added while the prompt stays under the cap, a later one may still fit.
+        if protocol.most_characters is None or len(whole) < protocol.most_characters:
+            examples.append(text)
+    return form.joins.join([*first, *examples, last])
 
 
 def scored(question: Question, protocol: Protocol, several: bool) -> tuple[list[str], Any]:
     """Return the continuations that are compared, and which is right; of a written answer the right letters."""
-    letters = letters_of(question)
+    letters = letters_of(question, protocol)
+    answers = counted_answers(question, protocol)
     if protocol.scoring in GENERATED:
-        return [], ", ".join(letters[a] for a in question.answers)
+        return [], ", ".join(letters[a] for a in answers)
     if protocol.scoring == "option":
-        return list(question.options), question.answers[0]
+        return list(question.options), answers[0]
     if not several:
-        return letters, question.answers[0]
+        return letters, answers[0]
     sets = subsets(len(question.options))
-    return [", ".join(letters[i] for i in one) + "\n" for one in sets], sets.index(tuple(sorted(question.answers)))
+    return [", ".join(letters[i] for i in one) + "\n" for one in sets], sets.index(tuple(sorted(answers)))
+
+
+def counted_answers(question: Question, protocol: Protocol) -> tuple[int, ...]:
+    """Return the right options as the protocol counts them: of several the paper counts the first."""
+    return question.answers[:1] if protocol.first_letter else question.answers
 
 
 def subsets(options: int) -> list[tuple[int, ...]]:
@@ -63,35 +99,67 @@ def draw(pool: Sequence[Question], question: Question, protocol: Protocol) -> li
     return order.sample(others, min(protocol.shots, len(others)))
 
 
-def block(question: Question, protocol: Protocol, listed: bool) -> str:
-    """Return one question up to where its answer begins, its options listed or not."""
-    word = literals(question.language)
-    lines = [question.context] if question.context else []
-    lines.append(f"{word['question']}: {question.question}")
-    if listed:
-        lines += [f"{a}. {b}" for a, b in zip(letters_of(question), question.options, strict=True)]
-    return "\n".join([*lines, f"{word['answer']}:"])
+def example(shot: Question, protocol: Protocol, several: bool, says: str) -> str:
+    """Return a question with its answer."""
+    head = block(shot, protocol, says, answered=True)
+    return head + ("" if head.endswith("Assistant:") else " ") + answer(shot, protocol, several)
+
+
+def block(question: Question, protocol: Protocol, says: str, answered: bool = False) -> str:
+    """Return one question up to where its answer begins.
+
+    Options whose full text is scored are not listed. Where the model is to reason first, the line that
+    asks for it stands in place of the answer's; an example has no reasoning (`answered`).
+    """
+    form, words = layout(protocol.layout), literals(question.language)
+    listed = protocol.scoring != "option"
+    pairs = zip(letters_of(question, protocol), question.options, strict=True) if listed else ()
+    reasons = protocol.scoring == "chain" and not answered
+    text = form.block(
+        {
+            "instruction": says,
+            "context": question.context,
+            "asks": words.question,
+            "question": question.question,
+            "lists": words.options,
+            "options": form.between.join(form.option.format(letter=a, option=b) for a, b in pairs),
+            "answers": "" if reasons else words.answer,
+        }
+    )
+    return _with_reasoning(text, question.language, protocol) if reasons else text
+
+
+def _with_reasoning(text: str, code: str, protocol: Protocol) -> str:
+    """Put the line that asks for reasoning at the end, before the head of a reply where there is one."""
+    asked = literals(ENGLISH if protocol.instruction == "english" else code).chain
+    line = asked.format(answer=literals(code).answer)
+    head = "\nAssistant:"
+    return text.removesuffix(head) + f"\n{line}{head}" if text.endswith(head) else f"{text}\n{line}\n"
 
 
 def answer(question: Question, protocol: Protocol, several: bool) -> str:
     """Return what stands behind an example."""
     choices, gold = scored(question, protocol, several)
-    return (choices[gold] if choices else str(gold)).strip()
+    letters = (choices[gold] if choices else str(gold)).strip()
+    form = layout(protocol.layout)
+    marked = form.option.format(letter=letters, option="").strip()
+    return form.picked.format(letters=letters, stated=literals(question.language).states.format(answer=marked))
 
 
-def instruction(question: Question, protocol: Protocol) -> str:
-    """Return what the model is told before the first question."""
-    return ""
+def instruction(code: str, protocol: Protocol, several: bool) -> str:
+    """Return what the model is told about questions in a language; nothing where the options are not listed."""
+    if protocol.instruction == "none" or protocol.scoring == "option":
+        return ""
+    words = literals(ENGLISH if protocol.instruction == "english" else code)
+    return words.instruction_several if several else words.instruction
 
 
-def letters_of(question: Question) -> list[str]:
-    """Return what a question's options are called."""
-    return list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(question.options)])
-
-
-def literals(code: str) -> dict[str, str]:
-    """Return a language's words; raises DataError naming the file where there are none."""
-    found = words().get(code)
-    if found is None:
-        raise DataError("data/words.csv", f"no exam words for language '{code}'", "add a row with its words")
-    return found
+def letters_of(question: Question, protocol: Protocol) -> list[str]:
+    """Return what a question's options are called; raises DataError where there are more options than letters."""
+    native = layout(protocol.layout).native_letters
+    own = native is None or question.language in native
+    letters = literals(question.language).letters if own else ASCII_LETTERS
+    if len(question.options) > len(letters):
+        what = f"{question.id} has {len(question.options)} options, there are {len(letters)} letters"
+        raise DataError(words_file(question.language), what, "add letters, or leave the question out")
+    return list(letters[: len(question.options)])

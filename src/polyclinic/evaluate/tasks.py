@@ -1,23 +1,24 @@
 """Exam questions as ordinary lm-eval tasks: one YAML and one JSON-lines file per exam and language.
 
 The files name no code and no folder of this machine, so `lm_eval --include_path tasks` runs them
-unchanged from the folder that holds `tasks`. Options are scored by log-likelihood of the full
-option after the question, in the question's own language.
+unchanged from the folder that holds `tasks`.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from polyclinic.prompts import exam_prompt
+from polyclinic.evaluate.literals import literals
+from polyclinic.evaluate.protocol import GENERATED, Protocol
 from polyclinic.records import Question
 
 FOLDER = "tasks"
-VERSION = 1
+VERSION = 2
+END_OF_TEXT = "<|endoftext|>"
 
 
 def task_name(question: Question) -> str:
@@ -30,43 +31,57 @@ def single_answer(question: Question) -> bool:
     return len(question.answers) == 1
 
 
-def write_tasks(questions: Iterable[Question], folder: Path) -> list[str]:
-    """Write task files for all single-answer questions; returns the task names in order."""
+def write_tasks(documents: Mapping[str, Sequence[dict[str, Any]]], protocol: Protocol, folder: Path) -> list[str]:
+    """Write the files of each task (name -> documents of `prompting.document`); returns the names in order.
+
+    A task without documents is not written: lm-eval refuses an empty split.
+    """
     (folder / FOLDER).mkdir(exist_ok=True)
-    by_task: dict[str, list[Question]] = {}
-    for question in filter(single_answer, questions):
-        by_task.setdefault(task_name(question), []).append(question)
-    for name, items in by_task.items():
-        lines = (json.dumps(item(q), ensure_ascii=False) + "\n" for q in items)
+    names = [name for name, items in documents.items() if items]
+    for name in names:
+        lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in documents[name])
         (folder / FOLDER / f"{name}.jsonl").write_text("".join(lines), "utf-8")
-        text = yaml.safe_dump(config(name), sort_keys=False)
+        text = yaml.safe_dump(config(name, documents[name][0]["language"], protocol), sort_keys=False)
         (folder / FOLDER / f"{name}.yaml").write_text(text, "utf-8")
-    return list(by_task)
+    return names
 
 
-def item(question: Question) -> dict[str, Any]:
-    """Return what lm-eval reads of one question."""
-    return {
-        "id": question.id,
-        "prompt": exam_prompt(question),
-        "options": list(question.options),
-        "answer": question.answers[0],
-    }
-
-
-def config(name: str) -> dict[str, Any]:
-    """Return the lm-eval task: multiple choice, accuracy plain and per byte of the option."""
-    metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_bytes")]
+def config(name: str, code: str, protocol: Protocol) -> dict[str, Any]:
+    """Return the lm-eval task: options or letters compared, or an answer written."""
     return {
         "task": name,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": f"{FOLDER}/{name}.jsonl"}},
         "test_split": "test",
-        "output_type": "multiple_choice",
         "doc_to_text": "{{prompt}}",
-        "doc_to_choice": "{{options}}",
-        "doc_to_target": "{{answer}}",
+        "doc_to_target": "{{gold}}",
+        **(_written(code, protocol) if protocol.scoring in GENERATED else _compared(protocol)),
         "num_fewshot": 0,
-        "metric_list": metrics,
         "metadata": {"version": VERSION},
     }
+
+
+def _compared(protocol: Protocol) -> dict[str, Any]:
+    """Return the keys of multiple choice: accuracy, of full options also per byte."""
+    names = ["acc", "acc_bytes"] if protocol.scoring == "option" else ["acc"]
+    metrics = [_metric(name) for name in names]
+    return {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "metric_list": metrics}
+
+
+def _written(code: str, protocol: Protocol) -> dict[str, Any]:
+    """Return the keys of a written answer; the parser decides what counts, `exact_match` is a lower bound."""
+    settings = {"until": stops(code, protocol), "max_gen_toks": protocol.new_tokens, "do_sample": False}
+    metric = {**_metric("exact_match"), "ignore_case": True, "ignore_punctuation": True}
+    return {"output_type": "generate_until", "generation_kwargs": settings, "metric_list": [metric]}
+
+
+def stops(code: str, protocol: Protocol) -> list[str]:
+    """Return what ends an answer: a new question; without reasoning an empty line, in the paper nothing."""
+    if protocol.majority_letter:
+        return [END_OF_TEXT]
+    again = [f"\n{literals(code).question}:", "\nUser:"]
+    return again if protocol.scoring == "chain" else ["\n\n", *again]
+
+
+def _metric(name: str) -> dict[str, Any]:
+    return {"metric": name, "aggregation": "mean", "higher_is_better": True}
