@@ -36,7 +36,7 @@ from polyclinic.corpus import clean
 class Nobody:
     def verdict(self, text, declared):
         return "not checked"
-clean._identifier = lambda choice, wanted: Nobody()
+clean.identifier = lambda choice, wanted: Nobody()
 if __name__ == "__main__":
     from polyclinic.cli import main
     sys.exit(main(sys.argv[1:]))
@@ -74,7 +74,7 @@ class Kills:
     def build_here(self, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Build the same in this process, which costs less than another one."""
         monkeypatch.chdir(self._home)
-        monkeypatch.setattr(clean, "_identifier", lambda choice, wanted: Nobody())
+        monkeypatch.setattr(clean, "identifier", lambda choice, wanted: Nobody())
         assert main(["corpus", "build", "recipe.yaml", "--out", out, "--json"]) == 0
 
     def said(self) -> str:
