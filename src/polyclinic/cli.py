@@ -68,19 +68,39 @@ def _stages(groups: Any) -> None:
     _out(loop)
     what = "memory, steps and hours that the training of a recipe takes"
     _train_plan(_command(train, "plan", commands_train.cmd_train_plan, what))
-    for stage, work, what in (
-        ("analyse", commands.cmd_analyse_run, "checkpoint and text to who serves whom"),
-        ("evaluate", commands.cmd_evaluate_run, "checkpoint and exams to scores per language"),
-    ):
-        alone = _command(group := _group(groups, stage, what), "run", work, what)
-        alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-        alone.add_argument(
-            "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
-        )
-        _out(alone)
+    what = "checkpoint and text to who serves whom"
+    alone = _command(_group(groups, "analyse", what), "run", commands.cmd_analyse_run, what)
+    alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    alone.add_argument("--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run")
+    _out(alone)
+    group = _group(groups, "evaluate", "a model and exams to scores per language")
+    what = "ask a checkpoint or a server exams, and say what the scores are worth"
+    _evaluate(_command(group, "run", commands_evaluate.cmd_evaluate_run, what))
     _difficulty(_command(group, "difficulty", commands_evaluate.cmd_evaluate_difficulty, "how hard each document is"))
     what = "two models on the same questions, language by language"
     _compare(_command(group, "compare", commands_evaluate.cmd_evaluate_compare, what))
+
+
+def _evaluate(alone: Parser) -> None:
+    """Add what `evaluate run` takes."""
+    what = "a checkpoint folder, a hub id, or the address of a server such as http://localhost:8000/v1"
+    alone.add_argument("model", type=word, metavar="MODEL", help=what)
+    what = "exams of the suite: all-local, paper, all, an exam, or EXAM_LANGUAGE; see evaluate list"
+    alone.add_argument("--tasks", nargs="+", type=word, metavar="NAME", help=what)
+    alone.add_argument("--corpus", action=Once, type=Path, metavar="DIR", help="a built corpus or run: its exams, too")
+    alone.add_argument("--languages", nargs="+", type=word, metavar="CODE", help="of the suite, only these")
+    what = "letter, option, generate, chain, paper; several may be named (option)"
+    alone.add_argument("--protocol", nargs="+", type=word, metavar="NAME", help=what)
+    what = "of a mixture: stock, hybrid (told the language of each question) or both (both)"
+    alone.add_argument("--routing", action=Once, choices=("stock", "hybrid", "both"), help=what)
+    alone.add_argument("--limit", action=Once, type=positive, metavar="N", help="first questions of each exam")
+    alone.add_argument("--engine", action=Once, choices=("local", "vllm"), default="local", help="for checkpoints")
+    alone.add_argument("--model-name", action=Once, type=word, metavar="NAME", help="of a server: which of its models")
+    what = "of a server: the model's tokenizer, needed to score choices"
+    alone.add_argument("--tokenizer", action=Once, type=Path, metavar="DIR", help=what)
+    alone.add_argument("--chat", action="store_true", help="of a server: ask its chat endpoint")
+    alone.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of evaluate")
+    _out(alone)
 
 
 def _compare(alone: Parser) -> None:

@@ -290,33 +290,6 @@ def cmd_analyse_run(arguments: Namespace) -> int:
     return emit(arguments, result, lines)
 
 
-def cmd_evaluate_run(arguments: Namespace) -> int:
-    """Ask one checkpoint the exams of a built corpus, and measure its held-out loss."""
-    not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
-
-    from polyclinic.console import ConsoleProgress
-    from polyclinic.corpus.tables import read_rows
-    from polyclinic.evaluate.run import run
-    from polyclinic.recipe import EvaluateSection
-    from polyclinic.records import Question
-    from polyclinic.runs import RunFolder, read_json
-
-    section, corpus = EvaluateSection(), built_corpus(arguments.corpus)
-    key = {"evaluate": section.model_dump(), **_digests(arguments.checkpoint, corpus)}
-    questions = [Question.from_row(row) for row in read_rows(corpus / "questions.parquet")]
-    models, progress = {"model": arguments.checkpoint}, ConsoleProgress(sys.stderr)
-    with RunFolder.open(arguments.out) as folder:
-        folder.step("evaluate", key, lambda f: run(section, models, _documents(corpus), questions, f, progress))
-    result = read_json(arguments.out / "evaluate" / "scores.json")
-    lines = [
-        f"{r['language']:<4} {r['exam']:<24} n {r['n']:>5}   {100 * r['accuracy']:5.1f} % "
-        f"({100 * r['low']:.1f} to {100 * r['high']:.1f}), chance {100 * r['chance']:.1f}"
-        for r in result["exams"]["model"]
-    ]
-    lines += [f"{code:<4} bits per byte {v['bits_per_byte']:.3f}" for code, v in result["loss"]["model"].items()]
-    return emit(arguments, result, lines)
-
-
 def built_corpus(folder: Path) -> Path:
     """Return the corpus folder a person names, directly or by its run; raises DataError."""
     for path in (folder, folder / "corpus"):

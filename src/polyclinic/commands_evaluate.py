@@ -1,11 +1,113 @@
-"""What the commands of the evaluate stage beside `run` do."""
+"""What the commands of the evaluate stage do."""
 
 import os
 import sys
 from argparse import Namespace
+from pathlib import Path
+from typing import Any
 
 from polyclinic.commands import built_corpus, emit, not_inside
-from polyclinic.errors import DataError, DiskError
+from polyclinic.errors import DataError, DiskError, UsageError
+
+REPORT = "report.html"
+
+
+def cmd_evaluate_run(arguments: Namespace) -> int:
+    """Ask one model exams of the suite, of a corpus, or of both; measure held-out loss where there is text."""
+    served = arguments.model.startswith(("http://", "https://"))
+    corpus = built_corpus(arguments.corpus) if arguments.corpus else None
+    not_inside(arguments.out, [None if served else arguments.model, str(corpus) if corpus else None])
+    section = _section(arguments)
+
+    from polyclinic.console import ConsoleProgress
+    from polyclinic.evaluate import opening, parts
+    from polyclinic.evaluate.report.markdown import lines
+    from polyclinic.evaluate.run import run
+    from polyclinic.evaluate.statistics.leak_flags import leaks_of
+    from polyclinic.runs import MANIFEST, RunFolder, read_json, sha256_file, write_bytes
+
+    exams = [*_exams_of(corpus), *parts.of_suite(section.tasks, section.languages)]
+    models, about = _models(arguments, section, served)
+    checkpoint = None if served else Path(arguments.model)
+    progress = ConsoleProgress(sys.stderr)
+
+    def work(folder: Path) -> Any:
+        loss = _loss(section, checkpoint, corpus)
+        leaks = leaks_of(corpus) if corpus else None
+        return run(section, models, exams, folder, progress, opening.family_of(checkpoint), leaks, loss)
+
+    key = {"evaluate": section.model_dump(), "exams": parts.key(exams), **about}
+    key |= {"corpus": sha256_file(corpus / MANIFEST)} if corpus else {}
+    with RunFolder.open(arguments.out) as run_folder:
+        run_folder.step("evaluate", key, work)
+    result = read_json(arguments.out / "evaluate" / "scores.json")
+    write_bytes(arguments.out / REPORT, _page(arguments, result).encode())
+    return emit(arguments, result, [*lines(result), f"report   {arguments.out / REPORT}"])
+
+
+def _section(arguments: Namespace) -> Any:
+    """Return the evaluate section of a command line; its options stand over `--set`."""
+    from polyclinic.recipe import EvaluateSection, override, section_of
+
+    values: dict[str, Any] = {}
+    for assignment in arguments.set:
+        override(values, assignment)
+    given = {"tasks": arguments.tasks, "languages": arguments.languages, "protocols": arguments.protocol}
+    given |= {"routing": arguments.routing, "max_questions": arguments.limit}
+    values |= {name: value for name, value in given.items() if value is not None}
+    section = section_of(EvaluateSection, values, "polyclinic evaluate run")
+    if not (section.tasks or arguments.corpus):
+        raise UsageError("polyclinic evaluate run", "nothing to ask", "give --tasks all-local, --corpus DIR or both")
+    return section
+
+
+def _models(arguments: Namespace, section: Any, served: bool) -> tuple[Any, dict[str, Any]]:
+    """Return what is asked, and what of it decides the answers."""
+    from polyclinic.evaluate import opening
+    from polyclinic.runs import weight_digests
+
+    answers = arguments.out / opening.ANSWERS
+    if not served:
+        checkpoint = Path(arguments.model)
+        about = {"checkpoint": weight_digests(checkpoint), "engine": arguments.engine}
+        if arguments.engine == "vllm":
+            return opening.in_vllm("model", checkpoint, answers), about
+        return opening.local("model", checkpoint, section, answers), about
+    if not arguments.model_name:
+        raise UsageError("polyclinic evaluate run", "a server serves models by name", "give --model-name NAME")
+    opening.check_installed()
+    from polyclinic.evaluate.backends.server import Endpoint
+
+    endpoint = Endpoint(arguments.model, arguments.model_name, arguments.tokenizer, arguments.chat)
+    return opening.served("model", endpoint, section, answers), {"endpoint": endpoint.facts()}
+
+
+def _exams_of(corpus: Path | None) -> list[Any]:
+    from polyclinic.corpus.tables import read_rows
+    from polyclinic.evaluate import parts
+    from polyclinic.records import Question
+
+    rows = read_rows(corpus / "questions.parquet") if corpus else ()
+    return parts.of_corpus(Question.from_row(row) for row in rows)
+
+
+def _loss(section: Any, checkpoint: Path | None, corpus: Path | None) -> dict[str, Any]:
+    """Return held-out loss, where there are a checkpoint to load and text to score."""
+    if checkpoint is None or corpus is None:
+        return {}
+    from polyclinic.corpus.build import read_documents
+    from polyclinic.evaluate.run import losses
+
+    return losses(section, {"model": checkpoint}, read_documents(corpus))
+
+
+def _page(arguments: Namespace, result: Any) -> str:
+    from polyclinic.evaluate.report.fragments import fragments
+    from polyclinic.evaluate.report.rows import cards
+    from polyclinic.page import scores_page
+
+    settings = {"model": arguments.model, "sheets": [sheet["protocol"] for sheet in result["sheets"]]}
+    return scores_page("scores", cards(result), fragments(arguments.out / "evaluate"), settings)
 
 
 def cmd_evaluate_difficulty(arguments: Namespace) -> int:

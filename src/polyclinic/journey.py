@@ -17,6 +17,8 @@ from polyclinic.corpus.engine.phases import key as corpus_key
 from polyclinic.corpus.pack import mixture
 from polyclinic.corpus.pack import pack as packing
 from polyclinic.corpus.tables import read_rows
+from polyclinic.evaluate import parts
+from polyclinic.evaluate.statistics.leak_flags import leaks_of
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
 from polyclinic.recipe import AblateSection, MoeTrainingSection, Recipe, TrainingSection
@@ -325,15 +327,22 @@ class Journey:
         section = self._recipe.evaluate
 
         def work(folder: Path) -> Mapping[str, Any]:
-            from polyclinic.evaluate.run import run
+            from polyclinic.evaluate import opening
+            from polyclinic.evaluate.run import losses, run
 
-            questions = [Question.from_row(r) for r in read_rows(self._folder("corpus") / "questions.parquet")]
-            documents = corpus.read_documents(self._folder("corpus"))
             after = "mixture" if self._experts else "dense"
             models = {"base": self._dense(), after: self._folder(self._trained)}
-            return run(section, models, documents, questions, folder, self._progress)
+            answers = self._run.path / opening.ANSWERS
+            asked = [one for name, path in models.items() for one in opening.local(name, path, section, answers)]
+            found = losses(section, models, corpus.read_documents(self._folder("corpus")))
+            family_of = opening.family_of(self._folder(self._trained))
+            leaks = leaks_of(self._folder("corpus"))
+            return run(section, asked, exams, folder, self._progress, family_of, leaks, found)
 
-        key = {"evaluate": section.model_dump(), **self._key("base", self._trained, "corpus")}
+        questions = (Question.from_row(r) for r in read_rows(self._folder("corpus") / "questions.parquet"))
+        exams = [*parts.of_corpus(questions), *parts.of_suite(section.tasks, section.languages)]
+        key = {"evaluate": section.model_dump(), "exams": parts.key(exams)}
+        key |= self._key("base", self._trained, "corpus")
         self._step("evaluate", "asking the exams", key, work)
 
     def report(self) -> Summary:

@@ -8,7 +8,8 @@ from polyclinic import ablation_report
 from polyclinic.analyse import report as analyse
 from polyclinic.baselines import SAYS
 from polyclinic.corpus.card import report as corpus
-from polyclinic.evaluate import report as evaluate
+from polyclinic.evaluate.report.fragments import fragments as evaluated
+from polyclinic.evaluate.report.rows import macro
 from polyclinic.families import load_preset
 from polyclinic.markup import Fragment
 from polyclinic.page import page
@@ -35,7 +36,7 @@ def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, li
     routing = _families(recipe, run) if dense else read_json(run / "analyse" / "routing.json")
     fragments = [
         *([] if dense else analyse.fragments(run / "analyse")),
-        *evaluate.fragments(run / "evaluate"),
+        *evaluated(run / "evaluate"),
         *([stage_report.fragment(run, routing)] if recipe.specialise else []),
         train.fragment(run / "train", routing),
         *([] if dense else [upcycle.fragment(facts["upcycle"])]),
@@ -80,11 +81,9 @@ def _mean(table: dict[str, dict[str, float]]) -> float:
 
 
 def _exams(scores: dict[str, Any]) -> str:
-    base, mixture = (scores["exams"][name] for name in scores["models"])
-    if not mixture:
+    means = {sheet["model"]: macro(sheet) for sheet in reversed(scores["sheets"])}  # of each model's first sheet
+    base, after = (means.get(name) for name in scores["models"])
+    if base is None or after is None:
         return "none asked"
-    figures = [
-        100 * evaluate.macro(rows, key)
-        for rows, key in ((base, "accuracy"), (mixture, "accuracy"), (mixture, "chance"))
-    ]
+    figures = [100 * value for value in (base["accuracy"], after["accuracy"], after["chance"])]
     return "{:.1f} % base, {:.1f} % {name}, {:.1f} % chance".format(*figures, name=scores["models"][-1])

@@ -1,8 +1,9 @@
 """Ask any model of lm-eval the task files of a folder, and keep every item's record."""
 
 import contextlib
+import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,18 +12,15 @@ from polyclinic.evaluate.backends.quiet import quiet_lm_eval
 from polyclinic.evaluate.tasks import FOLDER
 
 
-class Answer(NamedTuple):
-    """One item as answered: positions of the right and the picked option, scores of all."""
+class Answers(NamedTuple):
+    """What lm-eval returned: its results as it writes them, and its samples by task, in the order of the files."""
 
-    task: str
-    id: str
-    gold: int
-    picked: int  # by log-likelihood per byte of the option
-    log_likelihoods: list[float]
+    results: dict[str, Any]
+    samples: dict[str, list[dict[str, Any]]]
 
 
-def ask(model: Any, folder: Path, tasks: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Ask a model of lm-eval the tasks in `folder`/tasks; task -> lm-eval's samples, in the order of the files.
+def ask(model: Any, folder: Path, tasks: Sequence[str]) -> Answers:
+    """Ask a model of lm-eval the tasks in `folder`/tasks.
 
     Nothing is printed, and nothing is cached in the user's home. Raises MissingDependencyError where lm-eval
     is not installed.
@@ -30,12 +28,14 @@ def ask(model: Any, folder: Path, tasks: Sequence[str]) -> dict[str, list[dict[s
     check_installed()
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
+    from lm_eval.utils import handle_non_serializable
 
     # Task files name their data relative to `folder`.
     with contextlib.chdir(folder), _private_cache(), quiet_lm_eval():
         manager = TaskManager(include_path=FOLDER, include_defaults=False)
         results = evaluate(lm=model, task_dict=manager.load(list(tasks)), bootstrap_iters=0)
-    return {task: results["samples"][task] for task in tasks}
+    samples = results.pop("samples")
+    return Answers(json.loads(json.dumps(results, default=handle_non_serializable)), {t: samples[t] for t in tasks})
 
 
 def check_installed() -> None:
@@ -65,21 +65,3 @@ def _private_cache() -> Iterator[None]:
             datasets.config.HF_DATASETS_CACHE = before
             if not bars:
                 datasets.enable_progress_bars()
-
-
-def local_answers(checkpoint: Path, folder: Path, tasks: Sequence[str], batch_size: int) -> list[Answer]:
-    """Score all tasks in `folder` on one checkpoint, in stock routing."""
-    check_installed()
-    from polyclinic.evaluate.backends.local import LocalModel
-
-    samples = ask(LocalModel(checkpoint, batch_size=batch_size), folder, tasks)
-    return [_answer(task, sample) for task in tasks for sample in samples[task]]
-
-
-def _answer(task: str, sample: Mapping[str, Any]) -> Answer:
-    """Read one of lm-eval's samples."""
-    scores = [float(response[0][0]) for response in sample["resps"]]
-    sizes = [len(option.encode()) for option in sample["doc"]["choices"]]
-    per_byte = [score / size for score, size in zip(scores, sizes, strict=True)]
-    picked = max(range(len(scores)), key=lambda i: per_byte[i])
-    return Answer(task, sample["doc"]["id"], int(sample["doc"]["gold"]), picked, scores)

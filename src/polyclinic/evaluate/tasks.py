@@ -14,21 +14,15 @@ import yaml
 
 from polyclinic.evaluate.literals import literals
 from polyclinic.evaluate.protocol import GENERATED, Protocol
-from polyclinic.records import Question
 
 FOLDER = "tasks"
 VERSION = 2
 END_OF_TEXT = "<|endoftext|>"
 
 
-def task_name(question: Question) -> str:
-    """Return the task a question belongs to."""
-    return re.sub(r"\W+", "_", f"polyclinic_{question.source}_{question.language}")
-
-
-def single_answer(question: Question) -> bool:
-    """Say whether exactly one option is right; others need a score of their own."""
-    return len(question.answers) == 1
+def task_name(exam: str, code: str) -> str:
+    """Return the task of an exam in a language."""
+    return re.sub(r"\W+", "_", f"polyclinic_{exam}_{code}")
 
 
 def write_tasks(documents: Mapping[str, Sequence[dict[str, Any]]], protocol: Protocol, folder: Path) -> list[str]:

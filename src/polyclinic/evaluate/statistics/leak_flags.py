@@ -23,6 +23,12 @@ def read_leaks(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def leaks_of(corpus: Path) -> list[dict[str, Any]] | None:
+    """Return the report of a built corpus, None where its text was not searched for exams."""
+    path = corpus / REPORT
+    return read_leaks(path) if path.is_file() else None
+
+
 def flagged(items: Sequence[Item], leaks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row per exam and language: accuracy of all, of leaked and of clean items.
 
