@@ -25,3 +25,20 @@ def cmd_evaluate_difficulty(arguments: Namespace) -> int:
     )
     value = {"documents": count, "file": str(arguments.out)}
     return emit(arguments, value, [f"{count:,} documents   {arguments.out}"])
+
+
+def cmd_evaluate_list(arguments: Namespace) -> int:
+    """Show the exams, what each takes to be run, and the languages that have none."""
+    from polyclinic.evaluate.suite import listing
+
+    codes = None if arguments.languages is None else [code for code in arguments.languages.split(",") if code]
+    found = listing.rows(codes)
+    lacking = listing.missing(found, codes)
+    return emit(arguments, {"exams": found, "missing": lacking}, listing.lines(found, lacking))
+
+
+def cmd_evaluate_tasks_path(arguments: Namespace) -> int:
+    """Print the folder of the packaged tasks, for `lm_eval --include_path`."""
+    from polyclinic.evaluate.suite.table import tasks_folder
+
+    return emit(arguments, {"path": str(tasks_folder())}, [str(tasks_folder())])

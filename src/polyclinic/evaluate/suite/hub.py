@@ -50,8 +50,11 @@ def _rows(exam: Exam, config: str, split: str, at: Path | None) -> Iterator[Any]
     except ImportError as err:
         raise MissingDependencyError(where, "needs the package datasets", "pip install 'polyclinic[evaluate]'") from err
     datasets.disable_progress_bars()
-    path, options = _call(exam, config, split, at)
     try:
+        base = folder(exam, at)
+        if exam.archive:
+            base = datasets.DownloadManager().download_and_extract(base + exam.archive) + "/"
+        path, options = called(exam, config, split, base)
         found = datasets.load_dataset(path, split=split, **options)
     except Exception as err:  # the library raises a dozen kinds, of three other libraries, too
         first = (str(err).splitlines() or [""])[0][:120]
@@ -63,18 +66,21 @@ def _rows(exam: Exam, config: str, split: str, at: Path | None) -> Iterator[Any]
     yield from found
 
 
-def _call(exam: Exam, config: str, split: str, at: Path | None) -> tuple[str, dict[str, Any]]:
-    """Return what `load_dataset` is called with: a set and its configuration, or a format and files."""
-    if not exam.files:
-        return str(at) if at else exam.hub, {"name": config or None, **({} if at else {"revision": exam.revision})}
-    base = f"{at}/" if at else _base(exam)
-    inside = f"zip://{{}}::{base}{exam.archive}" if exam.archive else base + "{}"
-    paths = [inside.format(name.replace(CONFIG, config)) for name in exam.files[split]]
-    return exam.format, {"data_files": {split: paths}}
-
-
-def _base(exam: Exam) -> str:
+def folder(exam: Exam, at: Path | None) -> str:
     """Return where a set's files lie, with the slash behind it."""
+    if at:
+        return f"{at}/"
     if exam.hub:
         return f"hf://datasets/{exam.hub}@{exam.revision}/"
     return f"https://raw.githubusercontent.com/{exam.github}/{exam.revision}/"
+
+
+def called(exam: Exam, config: str, split: str, base: str) -> tuple[str, dict[str, Any]]:
+    """Return what `load_dataset` is called with: a format and files below `base`, or a set and its configuration."""
+    if exam.files:
+        paths = [base + name.replace(CONFIG, config) for name in exam.files[split]]
+        return exam.format, {"data_files": {split: paths}}
+    options: dict[str, Any] = {"name": config or None}
+    if base == folder(exam, None):
+        return exam.hub, {**options, "revision": exam.revision}
+    return base, options

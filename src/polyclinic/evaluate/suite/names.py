@@ -21,7 +21,7 @@ def chosen(names: Sequence[str], languages: Iterable[str] | None = None) -> list
     A name is `all`, `all-local` (what POLYCLINIC_DATA holds), `paper`, an exam, or EXAM_LANGUAGE.
     Raises UsageError naming the nearest for what is unknown, and where nothing is left.
     """
-    wanted = None if languages is None else {_code(one) for one in languages}
+    wanted = None if languages is None else set(codes(languages))
     pairs = [(exam, code) for exam in exams().values() for code in exam.languages]
     named = {pair for name in names for pair in _named(name, [(e.name, c) for e, c in pairs])}
     out = [(e, c) for e, c in pairs if (e.name, c) in named and (wanted is None or c in wanted)]
@@ -47,9 +47,9 @@ def _named(name: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]
     raise UsageError("exams", what, try_)
 
 
-def _code(given: str) -> str:
-    """Return a language's own code; what was named stands on a command line."""
+def codes(given: Iterable[str]) -> list[str]:
+    """Return languages' own codes; what was named stands on a command line."""
     try:
-        return language(given).code
+        return [language(one).code for one in given]
     except UnknownLanguageError as err:
         raise UsageError(err.where, err.what, err.try_) from err

@@ -7,6 +7,7 @@ Four kinds: `local` (a file below POLYCLINIC_DATA), `derived` (questions made fr
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -17,6 +18,7 @@ from polyclinic.languages import language
 from polyclinic.sections import Count, Name, Section
 
 TABLE = "data/exams.yaml"
+TASKS = "data/tasks"  # the exams as tasks of lm-eval (taskfiles.py)
 Kind = Literal["local", "derived", "hub", "lm-eval"]
 HERE: tuple[Kind, ...] = ("local", "derived")  # below POLYCLINIC_DATA
 LANGUAGE, CONFIG = "{language}", "{config}"
@@ -107,6 +109,11 @@ def exams() -> Mapping[str, Exam]:
     """Return every exam by its name, in the order of the table."""
     text = resources.files("polyclinic").joinpath(TABLE).read_text("utf-8")
     return read(strict_yaml.parse(text, TABLE), TABLE)
+
+
+def tasks_folder() -> Path:
+    """Return the folder of the packaged tasks, for `lm_eval --include_path`."""
+    return Path(str(resources.files("polyclinic").joinpath(TASKS)))
 
 
 def read(data: Mapping[str, Any], where: str) -> dict[str, Exam]:

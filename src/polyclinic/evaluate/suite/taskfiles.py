@@ -7,8 +7,6 @@ chain); what they share stands in a file that both include. Documents are those 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,7 +17,6 @@ from polyclinic.evaluate.protocol import GENERATED, PROTOCOLS, Protocol
 from polyclinic.evaluate.suite.loading import Loaded, load
 from polyclinic.evaluate.suite.table import Exam, exams
 
-FOLDER = "data/tasks"
 WRITES = "_generate"
 HEAD = "# Made by scripts/build_tasks.py from data/exams.yaml.\n"
 # What `--metadata` may set of a protocol. The seed has a name of its own: arguments of a model,
@@ -53,11 +50,6 @@ _Dumper.add_representer(Code, lambda dumper, name: dumper.represent_scalar("!fun
 def task_name(exam: str, code: str, scoring: str = "letter") -> str:
     """Return the task that asks an exam in a language; those that write have a name of their own."""
     return f"polyclinic_{exam}_{code}" + (WRITES if scoring in GENERATED else "")
-
-
-def folder() -> Path:
-    """Return the folder of the packaged tasks, for `lm_eval --include_path`."""
-    return Path(str(resources.files("polyclinic").joinpath(FOLDER)))
 
 
 def files() -> dict[str, str]:

@@ -52,17 +52,25 @@ def records(exam: Exam, code: str, root: Path | None, left_out: Counter[str]) ->
     for term in found:
         right[term.folded_english].add(term.folded)
     out: list[Record] = []
-    seen = set()
-    for term in found:
-        key = (term.folded_english, term.folded)
+    for term in usable(found, left_out):
         wrong = distractors(term, order, right[term.folded_english])
-        reason = SAME if term.folded == term.folded_english else TWICE if key in seen else FEW * (len(wrong) < WRONG)
-        seen.add(key)
-        if reason:
-            left_out[reason] += 1
+        if len(wrong) < WRONG:
+            left_out[FEW] += 1
         else:
             out.append(Record(_question(exam, term, wrong, code)))
     return out
+
+
+def usable(found: Sequence[Term], left_out: Counter[str]) -> list[Term]:
+    """Return the terms that ask something; counts those that their English gives away, and repeated ones."""
+    out = {}
+    for term in found:
+        pair = (term.folded_english, term.folded)
+        if term.folded == term.folded_english or pair in out:
+            left_out[SAME if term.folded == term.folded_english else TWICE] += 1
+        else:
+            out[pair] = term
+    return list(out.values())
 
 
 def terms(exam: Exam, code: str, root: Path | None) -> list[Term]:
