@@ -79,6 +79,11 @@ def _stages(groups: Any) -> None:
     _difficulty(_command(group, "difficulty", commands_evaluate.cmd_evaluate_difficulty, "how hard each document is"))
     what = "two models on the same questions, language by language"
     _compare(_command(group, "compare", commands_evaluate.cmd_evaluate_compare, what))
+    what = "the exams, what each takes to be run, and languages without one"
+    exams = _command(group, "list", commands_evaluate.cmd_evaluate_list, what)
+    exams.add_argument("--languages", nargs="+", type=word, metavar="CODE", help="only exams in these")
+    what = "print the folder of the exams as lm-eval tasks, for its --include_path"
+    _command(group, "tasks-path", commands_evaluate.cmd_evaluate_tasks_path, what)
 
 
 def _evaluate(alone: Parser) -> None:

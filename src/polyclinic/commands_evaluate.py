@@ -75,7 +75,9 @@ def _models(arguments: Namespace, section: Any, served: bool) -> tuple[Any, dict
         return opening.local("model", checkpoint, section, answers), about
     if not arguments.model_name:
         raise UsageError("polyclinic evaluate run", "a server serves models by name", "give --model-name NAME")
-    opening.check_installed()
+    from polyclinic.evaluate.exams import check_installed
+
+    check_installed()
     from polyclinic.evaluate.backends.server import Endpoint
 
     endpoint = Endpoint(arguments.model, arguments.model_name, arguments.tokenizer, arguments.chat)
@@ -151,3 +153,19 @@ def cmd_evaluate_compare(arguments: Namespace) -> int:
         write_bytes(arguments.out / "comparison.csv", comparison_csv(result).encode())
     warned = [f"asked under different protocols: {'; '.join(differences)}"] if differences else []
     return emit(arguments, result, [f"A  {a.name}", f"B  {b.name}", *warned, "", *lines(result)])
+
+
+def cmd_evaluate_list(arguments: Namespace) -> int:
+    """Show the exams, what each takes to be run, and the languages that have none."""
+    from polyclinic.evaluate.suite import listing
+
+    found = listing.rows(arguments.languages)
+    lacking = listing.missing(found, arguments.languages)
+    return emit(arguments, {"exams": found, "missing": lacking}, listing.lines(found, lacking))
+
+
+def cmd_evaluate_tasks_path(arguments: Namespace) -> int:
+    """Print the folder of the packaged tasks, for `lm_eval --include_path`."""
+    from polyclinic.evaluate.suite.table import tasks_folder
+
+    return emit(arguments, {"path": str(tasks_folder())}, [str(tasks_folder())])

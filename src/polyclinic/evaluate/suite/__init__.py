@@ -1,0 +1,1 @@
+"""Which medical exams there are, and how each is read."""
