@@ -37,9 +37,7 @@ class Loaded(NamedTuple):
         return f"{self.exam.name}_{self.language}"
 
 
-def load_all(
-    names: Sequence[str], languages: Iterable[str] | None = None, root: Path | None = None
-) -> list[Loaded]:
+def load_all(names: Sequence[str], languages: Iterable[str] | None = None, root: Path | None = None) -> list[Loaded]:
     """Load what names and languages choose, in the order of the table; see `names.chosen`."""
     return [load(exam, code, root) for exam, code in chosen(names, languages)]
 
