@@ -70,7 +70,9 @@ def test_the_block_is_seen_by_a_module_that_needs_torch() -> None:
     assert set(faults) == {"polyclinic.moe.router", "polyclinic.train.trainer"}
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["languages"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["run", "--help"], ["languages"], ["--version"], ["evaluate", "list"]], ids=" ".join
+)
 def test_a_command_that_computes_nothing_loads_nothing_heavy(argv: list[str]) -> None:
     loaded = set(json.loads(python(LOADED, *argv)))
     assert "polyclinic" in loaded

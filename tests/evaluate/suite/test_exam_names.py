@@ -41,7 +41,9 @@ def test_languages_choose_among_what_is_named() -> None:
         ([], None, "no exam in any language"),
     ],
 )
-def test_what_is_unknown_is_one_line_with_the_nearest(names: list[str], languages: list[str] | None, words: str) -> None:
+def test_what_is_unknown_is_one_line_with_the_nearest(
+    names: list[str], languages: list[str] | None, words: str
+) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         chosen(names, languages)
     assert "\n" not in str(caught.value)

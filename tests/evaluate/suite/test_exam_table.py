@@ -52,7 +52,9 @@ def test_a_local_copy_names_a_benchmark_of_the_paper() -> None:
 
 def test_every_task_named_by_reference_is_in_lm_eval() -> None:
     tasks = Path(str(files("lm_eval"))) / "tasks"
-    paths = [path for name in ("global_mmlu", "mmlu_prox", "careqa", "kormedmcqa") for path in (tasks / name).rglob("*")]
+    paths = [
+        path for name in ("global_mmlu", "mmlu_prox", "careqa", "kormedmcqa") for path in (tasks / name).rglob("*")
+    ]
     lines = {line for path in paths if path.suffix == ".yaml" for line in path.read_text("utf-8").splitlines()}
     by_reference = [exam for exam in exams().values() if exam.kind == "lm-eval"]
     named = {task for exam in by_reference for code in exam.languages for task in exam.lm_eval_tasks(code)}

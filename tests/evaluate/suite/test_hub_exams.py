@@ -99,7 +99,9 @@ def numbered(record: dict[str, Any], split: str, number: int) -> dict[str, Any]:
             out[key] = f"q {split} {number}"
     for key in ("id", "pubid", "problem_id", "pairID"):
         if key in out:
-            out[key] = f"{out[key]}{split}{number}" if isinstance(out[key], str) else out[key] * 1000 + hash_of(split, number)
+            out[key] = (
+                f"{out[key]}{split}{number}" if isinstance(out[key], str) else out[key] * 1000 + hash_of(split, number)
+            )
     return out
 
 
@@ -146,7 +148,9 @@ def place(root: Path, exam: Exam, name: str, found: list[dict[str, Any]]) -> Non
 
 def splits(exam: Exam, record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     count = exam.pool + 3
-    return {s: [numbered(record, s, n) for n in range(count if s == exam.split else 2)] for s in (exam.split, *exam.shots)}
+    return {
+        s: [numbered(record, s, n) for n in range(count if s == exam.split else 2)] for s in (exam.split, *exam.shots)
+    }
 
 
 def test_every_exam_of_the_hub_is_tried_here() -> None:

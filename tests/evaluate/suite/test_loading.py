@@ -59,7 +59,10 @@ def test_examples_that_stand_in_what_is_scored_or_in_another_exam_are_left_out_a
     spare[1]["overlaps_with"] = "casimedicos:train-7"
     spare[2]["parallel_id"] = scored[0]["parallel_id"]
     spare[3] |= {"question": scored[1]["question"].upper() + "?", "options": scored[1]["options"]}
-    spare[5] |= {"question": spare[4]["question"], "options": dict(zip("DCBA", spare[4]["options"].values(), strict=True))}
+    spare[5] |= {
+        "question": spare[4]["question"],
+        "options": dict(zip("DCBA", spare[4]["options"].values(), strict=True)),
+    }
     loaded = load(HEADQA, "es", folder(tmp_path, HEADQA, scored + spare))
     assert [q.id for q in loaded.pool] == [spare[4]["id"]]
     assert loaded.left_out == Counter({TEST: 1, OTHER: 1, loading.SCORED: 2, TWICE: 1})
@@ -116,7 +119,9 @@ def test_questions_that_need_a_picture_are_counted(tmp_path: Path) -> None:
         ({"question": " "}, r":2: question is missing or no text"),
     ],
 )
-def test_a_broken_record_is_an_error_that_names_file_and_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_a_broken_record_is_an_error_that_names_file_and_line(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
     found = [row(HEADQA, "es", "test", 0), row(HEADQA, "es", "test", 1, **change), row(HEADQA, "es", "dev", 0)]
     if change.get("options") == "none":
         found = found[1:2]

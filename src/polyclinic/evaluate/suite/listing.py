@@ -85,5 +85,5 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     if column == "languages":
         return " ".join(row[column])
     if column == "options":
-        return row[column] + "*" * row["several"]
+        return f"{row[column]}{'*' * row['several']}"
     return "-" if row[column] is None else f"{row[column]:,}" if column == "questions" else str(row[column])

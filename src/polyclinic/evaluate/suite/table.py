@@ -21,6 +21,7 @@ TABLE = "data/exams.yaml"
 TASKS = "data/tasks"  # the exams as tasks of lm-eval (taskfiles.py)
 Kind = Literal["local", "derived", "hub", "lm-eval"]
 HERE: tuple[Kind, ...] = ("local", "derived")  # below POLYCLINIC_DATA
+NEEDED = {"local": ("file", "split"), "derived": ("file", "split"), "hub": ("split", "seen"), "lm-eval": ("tasks",)}
 LANGUAGE, CONFIG = "{language}", "{config}"
 IDENTIFIER = r"^[a-z][a-z0-9_]*$"
 
@@ -30,8 +31,10 @@ class Fields(Section):
 
     question: Name = "question"
     options: Name | list[Name] = "options"  # all in one field, or a field each
-    pair: list[Name] = []  # of an option in a list of records: its letter, its text
-    fixed: list[Name] = []  # options that the records do not hold, in the order of their letters
+    pair: list[Name] = Field(default_factory=list)  # of an option in a list of records: its letter, its text
+    fixed: list[Name] = Field(
+        default_factory=list
+    )  # options that the records do not hold, in the order of their letters
     answer: Name = "answer"
     answer_is: Literal["letter", "text", "from 0", "from 1"] = "letter"
     context: str = ""
@@ -56,7 +59,7 @@ class Exam(Section):
     options: list[Count] = Field(min_length=2, max_length=2)  # fewest and most
     several: bool = False  # questions with several right answers
     domain: Literal["medicine", "biology", "terminology"] = "medicine"
-    translated: list[Name] = []  # languages in which the text is a translation
+    translated: list[Name] = Field(default_factory=list)  # languages in which the text is a translation
     paper: bool = False  # a benchmark of arXiv 2410.10626
     copy_of: str = ""  # the exam of which this is another copy
     version: Count = 1
@@ -65,19 +68,19 @@ class Exam(Section):
     note: str = ""
 
     split: str = ""
-    shots: list[Name] = []
+    shots: list[Name] = Field(default_factory=list)
     pool: int = Field(0, ge=0)
     file: str = ""
     hub: str = ""
     github: str = ""
     revision: str = "main"
-    configs: list[Name] = []
-    files: dict[Name, list[Name]] = {}  # of each split, in place of the set's own
+    configs: list[Name] = Field(default_factory=list)
+    files: dict[Name, list[Name]] = Field(default_factory=dict)  # of each split, in place of the set's own
     archive: str = ""  # a zip that holds `files`
     format: Literal["json", "csv"] = "json"
-    where: dict[Name, list[Name]] = {}  # only records whose field has one of these values
+    where: dict[Name, list[Name]] = Field(default_factory=dict)  # only records whose field has one of these values
     fields: Fields = Fields()
-    tasks: list[Name] = []  # lm-eval's own
+    tasks: list[Name] = Field(default_factory=list)  # lm-eval's own
 
     @model_validator(mode="after")
     def _whole(self) -> "Exam":
