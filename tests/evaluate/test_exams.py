@@ -17,16 +17,17 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from polyclinic.corpus.pack.pack import load_tokenizer
 from polyclinic.evaluate.exams import Answer, ask
+from polyclinic.evaluate.prompting import document
+from polyclinic.evaluate.run import PROTOCOL, documents_of
 from polyclinic.evaluate.tasks import single_answer, task_name, write_tasks
 from polyclinic.moe.checkpoint import load_model
-from polyclinic.prompts import exam_prompt
 from polyclinic.records import Question
 
 
 @pytest.fixture(scope="module")
 def folder(questions: list[Question], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exams")
-    write_tasks(questions, folder)
+    write_tasks(documents_of(questions, PROTOCOL), PROTOCOL, folder)
     return folder
 
 
@@ -55,10 +56,12 @@ def stock(models: dict[str, Path], folder: Path, tasks: list[str]) -> Iterator[d
 @torch.no_grad()
 def plain_scores(model: PreTrainedModel, tokenizer: Tokenizer, question: Question) -> list[float]:
     """Sum log-softmax over the tokens of each option, one forward an option."""
-    prompt = tokenizer.encode(exam_prompt(question)).ids
+    made = document(question, (), PROTOCOL)
+    assert made is not None
+    prompt = tokenizer.encode(made["prompt"]).ids
     scores = []
     for option in question.options:
-        tokens = tokenizer.encode(f"{exam_prompt(question)} {option}").ids
+        tokens = tokenizer.encode(f"{made['prompt']} {option}").ids
         assert tokens[: len(prompt)] == prompt
         logits = model(input_ids=torch.tensor([tokens])).logits[0].double().log_softmax(-1)
         scores.append(sum(logits[i - 1, tokens[i]].item() for i in range(len(prompt), len(tokens))))
