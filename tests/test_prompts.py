@@ -1,7 +1,4 @@
-"""One way for text to look: training, chat template and exams agree in every script."""
-
-import csv
-from importlib.resources import files
+"""One way for text to look: training and the chat template agree in every script."""
 
 import pytest
 from hypothesis import given, settings
@@ -11,10 +8,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from polyclinic.corpus import starter
-from polyclinic.errors import DataError
 from polyclinic.families import fifty
-from polyclinic.prompts import CHAT_TEMPLATE, exam_prompt, plain_text, segments, stretches, words
-from polyclinic.records import Document, Question, Turn
+from polyclinic.prompts import CHAT_TEMPLATE, plain_text, segments, stretches
+from polyclinic.records import Document, Turn
 
 END = "<|endoftext|>"
 WILD = [
@@ -121,39 +117,3 @@ def test_a_stretch_ends_where_a_turn_ends() -> None:
 def test_a_document_as_plain_text_is_its_template_without_end_tokens() -> None:
     turns = (Turn("user", "Why?"), Turn("assistant", "So."), Turn("user", "And?"))
     assert plain_text(Document("1", "en", "s", "l", "g", turns)) == "User: Why?\nAssistant: So.\nUser: And?"
-
-
-def question(language: str, context: str = "") -> Question:
-    return Question("1", language, "s", "l", "g", "test", "Ça ?", ("x", "y"), (0,), context)
-
-
-def test_an_exam_prompt_is_in_the_words_of_its_language() -> None:
-    assert exam_prompt(question("en")) == "Question: Ça ?\nAnswer:"
-    assert exam_prompt(question("en", "A note.")) == "A note.\nQuestion: Ça ?\nAnswer:"
-
-
-@pytest.mark.parametrize("code", sorted(fifty()))
-def test_each_of_the_fifty_languages_has_its_exam_words(code: str) -> None:
-    literals = words()[code]
-    assert set(literals) == {"question", "answer"}
-    assert all(word and word == word.strip() for word in literals.values())
-    assert literals["question"] != literals["answer"]
-    assert exam_prompt(question(code)) == f"{literals['question']}: Ça ?\n{literals['answer']}:"
-
-
-def test_no_other_language_has_the_exam_words_of_english() -> None:
-    english = words()["en"]
-    assert [code for code, row in words().items() if row == english] == ["en"]
-
-
-def test_no_language_stands_twice_in_the_table_of_words() -> None:
-    lines = files("polyclinic").joinpath("data/words.csv").read_text("utf-8").splitlines()
-    rows = list(csv.DictReader(lines))
-    assert len({row["code"] for row in rows}) == len(rows) == len(words())
-    assert all(None not in row and None not in row.values() for row in rows)
-
-
-def test_a_language_without_words_is_an_error_that_names_the_table() -> None:
-    with pytest.raises(DataError, match=r"data/words\.csv.*'xx'") as caught:
-        exam_prompt(question("xx"))
-    assert "Ça" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Other forms of a question: alike in what they ask, drawn the same each time, as different as they say."""
 
+import itertools
 import unicodedata
 from dataclasses import replace
 
@@ -47,7 +48,7 @@ def test_level_0_changes_nothing_and_each_level_changes_more(code: str) -> None:
     counts = [changed(text, mistyped) for mistyped in levels]
     assert counts == sorted(set(counts)), counts
     assert counts[4] >= 4
-    for milder, stronger in zip(levels, levels[1:], strict=False):  # the slips of a level are among those of the next
+    for milder, stronger in itertools.pairwise(levels):  # the slips of a level are among those of the next
         kept = [m != t for m, t in zip(written_units(milder), written_units(text), strict=True)]
         same = [m == s for m, s in zip(written_units(milder), written_units(stronger), strict=True)]
         assert all(was_same for slipped, was_same in zip(kept, same, strict=True) if slipped)

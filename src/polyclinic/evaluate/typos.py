@@ -18,7 +18,7 @@ from polyclinic.strict_yaml import parse
 SHARE = 0.03  # of the letters of a text that slip at each level
 LEVELS = 4
 FILE = "data/keyboards.yaml"
-_AMOUNT = re.compile(r"[^\W\d]*\d[\d.,/-]*\s?[^\W\d]*(?:/[^\W\d]+)?")
+_AMOUNT = re.compile(r"[^\W\d]*-?\d[\d.,/-]*\s?[^\W\d]*(?:/[^\W\d]+)?")
 _VIRAMA = "\u094d"
 # Only the order of these slips: one character is a word, and no key is its neighbour.
 _ONLY_SWAPPED = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
