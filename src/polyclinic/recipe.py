@@ -237,6 +237,7 @@ class EvaluateSection(Section):
         None, description="examples before a question, in place of the protocol's number"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = Field(0, description="of the examples")
+    new_tokens: Count | None = Field(None, description="most tokens of a written answer, in place of the protocol's")
     instruction: Literal["native", "english", "none"] | None = Field(None, description="what the model is told first")
     routing: Literal["stock", "hybrid", "both"] = Field("both", description="of a mixture; hybrid knows the language")
     sensitivity: Count | None = Field(None, description="questions of each language that are also put in other ways")

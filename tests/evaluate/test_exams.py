@@ -1,4 +1,4 @@
-"""What is asked through lm-eval comes back whole, and its accuracies are those of lm-eval's own run of the same files."""
+"""What is asked through lm-eval comes back whole, with the accuracies of lm-eval's own run of the same files."""
 
 import contextlib
 from pathlib import Path

@@ -14,11 +14,21 @@ from lm_eval.tasks import TaskManager
 from polyclinic.errors import DataError
 from polyclinic.evaluate.prompting import document
 from polyclinic.evaluate.protocol import PROTOCOLS, Protocol
-from polyclinic.evaluate.run import documents_of
-from polyclinic.evaluate.tasks import single_answer, stops, task_name, write_tasks
+from polyclinic.evaluate.parts import of_corpus
+from polyclinic.evaluate.sheets import documents
+from polyclinic.evaluate.tasks import stops, write_tasks
+from polyclinic.evaluate.tasks import task_name as name_of
 from polyclinic.records import Question
 
 OPTION = PROTOCOLS["option"]
+
+
+def task_name(question: Question) -> str:
+    return name_of(question.source, question.language)
+
+
+def documents_of(questions: Sequence[Question], protocol: Protocol) -> dict[str, list[dict[str, Any]]]:
+    return documents(of_corpus(questions), protocol)[0]
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -49,7 +59,7 @@ def test_each_exam_and_language_is_a_task_with_its_questions(questions: list[Que
     for question in questions:
         ids = [entry["id"] for entry in written[task_name(question)]]
         assert (question.id in ids) == (len(question.answers) == 1)
-    assert sum(map(len, written.values())) == sum(map(single_answer, questions))
+    assert sum(map(len, written.values())) == sum(len(q.answers) == 1 for q in questions)
 
 
 def test_a_line_is_the_document_as_given(questions: list[Question], tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def losses(
 def protocols(section: EvaluateSection) -> dict[str, Protocol]:
     """Return the protocols of a section by name, with what it says of all of them."""
     given: dict[str, Any] = {"shots": section.shots, "instruction": section.instruction, "seed": section.seed}
+    given |= {"new_tokens": section.new_tokens}
     changes = {key: value for key, value in given.items() if value is not None}
     return {name: replace(PROTOCOLS[name], **changes) for name in section.protocols}
 

@@ -19,6 +19,7 @@ LEAD = (
     "chance, the model has not shown that it knows anything. Verdicts are corrected for the number of rows (Holm). A "
     "score no better than the best constant answer may be a model that always gives one position."
 )
+MEANS = "Macro is the plain mean over languages, micro the share of all questions. The verdict is on macro."
 HEAD = ["accuracy", "95 % interval", "chance", "constant answer", "unparsed", "verdict"]
 FEW = 10  # questions below which a row says nothing
 
@@ -44,8 +45,9 @@ def scores(result: Result) -> Fragment:
     if not result["sheets"]:
         return Fragment("How well it does in each language", LEAD, "<p>No exam questions in this run.</p>")
     shown = shown_sheet(result)
-    html = f"<p>{escape(summary(shown))}</p>" + table(*_means(result), text_columns=1)
+    html = f"<p>{escape(summary(shown))}</p>" + table(*_means(result), text_columns=2)
     drawing, chances = drawn(shown)
+    html += f'<p class="lead">{MEANS}</p>'
     svg = figures.intervals(drawing, "share of questions answered right", chances)
     html += figure(svg, f"{shown['name']}: each language with its 95 % interval; the upright mark is chance.")
     for sheet in [shown, *(s for s in result["sheets"] if s is not shown)]:
@@ -68,15 +70,26 @@ def drawn(sheet: Result) -> tuple[dict[str, tuple[float, float, float]], dict[st
 
 
 def _means(result: Result) -> tuple[list[str], list[list[str]]]:
-    head = ["asked how", "n", "languages", "macro: mean over languages", "95 % interval", "chance", "constant answer",
-            "micro: share of all items", "unparsed", "verdict"]  # fmt: skip
+    head = [
+        "asked how",
+        "verdict",
+        "n",
+        "languages",
+        "macro",
+        "95 % interval",
+        "chance",
+        "constant",
+        "micro",
+        "unparsed",
+    ]
     rows = []
     for sheet in result["sheets"]:
         over, items = macro(sheet), micro(sheet)
         if over and items:
             cells = [percent(over["accuracy"]), _interval(over), percent(over["chance"]), percent(over["constant"])]
-            cells += [percent(items["accuracy"]), percent(items["unparsed"]), f"{escape(over['verdict'])}"]
-            rows.append([escape(sheet["name"]), f"{items['n']:,}", str(items["languages"]), *cells])
+            cells += [percent(items["accuracy"]), percent(items["unparsed"])]
+            counts = [f"{items['n']:,}", str(items["languages"])]
+            rows.append([escape(sheet["name"]), escape(over["verdict"]), *counts, *cells])
     return head, rows
 
 
