@@ -50,7 +50,7 @@ ALLOWED = {
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},
     "commands_corpus": FLOOR | {"commands", "console", "corpus", "options"},
     "commands_train": FLOOR | {"commands", "console", "journey", "moe", "options", "train", "upcycle"},
-    "commands_evaluate": FLOOR | {"commands", "console", "corpus", "evaluate"},
+    "commands_evaluate": FLOOR | {"commands", "console", "corpus", "evaluate", "page"},
     "cli": {"arguments", "commands", "commands_corpus", "commands_evaluate", "commands_train", "errors"},
 }
 

@@ -18,6 +18,7 @@ from polyclinic.corpus.build import read_documents
 from polyclinic.corpus.pack.pack import RECORDS
 from polyclinic.corpus.tables import read_rows
 from polyclinic.errors import DataError, PolyclinicError, RecipeError
+from polyclinic.evaluate.opening import ANSWERS
 from polyclinic.journey import Summary, check, run
 from polyclinic.languages import language
 from polyclinic.progress import Silent
@@ -58,7 +59,9 @@ def copy(walk: tuple[Path, Summary], tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    return {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != LOCK}
+    """Return what a run made, without its locks and the answers it keeps for later."""
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != LOCK}
+    return {name: path for name, path in found.items() if not name.startswith(f"{ANSWERS}/")}
 
 
 def digest(path: Path) -> str:
@@ -86,7 +89,7 @@ def test_a_recipe_walks_to_a_report(walk: tuple[Path, Summary]) -> None:
     folder, summary = walk
     assert summary.did == STEPS
     assert summary.report == folder / "report.html"
-    assert {p.name for p in folder.iterdir()} == {*STEPS, ".shards", "report.html", "manifest.json", LOCK}
+    assert {p.name for p in folder.iterdir()} == {*STEPS, ".shards", ANSWERS, "report.html", "manifest.json", LOCK}
 
 
 def test_the_manifests_name_every_file_by_its_digest(walk: tuple[Path, Summary]) -> None:

@@ -324,26 +324,22 @@ class Journey:
 
     def evaluate(self) -> None:
         """Score base and mixture on exams and held-out text."""
-        section = self._recipe.evaluate
+        section, built = self._recipe.evaluate, self._folder("corpus")
 
         def work(folder: Path) -> Mapping[str, Any]:
             from polyclinic.evaluate import opening
             from polyclinic.evaluate.run import losses, run
 
-            after = "mixture" if self._experts else "dense"
-            models = {"base": self._dense(), after: self._folder(self._trained)}
-            answers = self._run.path / opening.ANSWERS
-            asked = [one for name, path in models.items() for one in opening.local(name, path, section, answers)]
-            found = losses(section, models, corpus.read_documents(self._folder("corpus")))
-            family_of = opening.family_of(self._folder(self._trained))
-            leaks = leaks_of(self._folder("corpus"))
-            return run(section, asked, exams, folder, self._progress, family_of, leaks, found)
+            trained = self._folder(self._trained)
+            models = {"base": self._dense(), "mixture" if self._experts else "dense": trained}
+            asked = opening.all_local(models, section, self._run.path / opening.ANSWERS)
+            given = (opening.family_of(trained), leaks_of(built), losses(section, models, corpus.read_documents(built)))
+            return run(section, asked, exams, folder, self._progress, *given)
 
-        questions = (Question.from_row(r) for r in read_rows(self._folder("corpus") / "questions.parquet"))
+        questions = (Question.from_row(r) for r in read_rows(built / "questions.parquet"))
         exams = [*parts.of_corpus(questions), *parts.of_suite(section.tasks, section.languages)]
         key = {"evaluate": section.model_dump(), "exams": parts.key(exams)}
-        key |= self._key("base", self._trained, "corpus")
-        self._step("evaluate", "asking the exams", key, work)
+        self._step("evaluate", "asking the exams", {**key, **self._key("base", self._trained, "corpus")}, work)
 
     def report(self) -> Summary:
         """Join the fragments, write the run's manifest, and sum up in five lines."""

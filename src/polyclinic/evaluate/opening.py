@@ -3,7 +3,7 @@
 Nothing is loaded before it is asked, and one model is open at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,11 @@ def local(name: str, checkpoint: Path, section: EvaluateSection, answers: Path) 
         return [Asked(name, "", _kept(partial(_local, checkpoint, STOCK, section.batch_size), answers))]
     routings = (STOCK, HYBRID) if section.routing == BOTH else (section.routing,)
     return [Asked(name, r, _kept(partial(_local, checkpoint, r, section.batch_size), answers)) for r in routings]
+
+
+def all_local(models: Mapping[str, Path], section: EvaluateSection, answers: Path) -> list[Asked]:
+    """Return several checkpoints by name, one after the other."""
+    return [one for name, path in models.items() for one in local(name, path, section, answers)]
 
 
 def served(name: str, endpoint: Any, section: EvaluateSection, answers: Path) -> list[Asked]:
