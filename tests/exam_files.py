@@ -8,9 +8,10 @@ from polyclinic.evaluate.suite.table import Exam
 
 LETTERS = "ABCDE"
 SCORED, SHOWN, TERMS = 12, 4, 26
-ENGLISH = (
-    "fever cough nausea rash wound lung heart kidney liver brain muscle bone skin eye ear nose throat stomach".split()
-)
+ENGLISH = [
+    "fever", "cough", "nausea", "rash", "wound", "lung", "heart", "kidney", "liver", "brain", "muscle", "bone", "skin",
+    "eye", "ear", "nose", "throat", "stomach",
+]  # fmt: skip
 
 
 def write(path: Path, found: list[dict[str, Any]]) -> Path:

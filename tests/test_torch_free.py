@@ -50,7 +50,12 @@ def python(code: str, *arguments: str, folder: Path | None = None) -> str:
 
 def torch_free_modules() -> list[str]:
     """Return the ground floor, the corpus, and the report of every stage."""
-    paths = [*SOURCE.glob("*.py"), *SOURCE.glob("corpus/**/*.py"), *SOURCE.glob("*/report.py"), *SOURCE.glob("*/report/*.py")]
+    paths = [
+        *SOURCE.glob("*.py"),
+        *SOURCE.glob("corpus/**/*.py"),
+        *SOURCE.glob("*/report.py"),
+        *SOURCE.glob("*/report/*.py"),
+    ]
     names = {".".join(("polyclinic", *p.relative_to(SOURCE).with_suffix("").parts)) for p in paths}
     return sorted(name.removesuffix(".__init__") for name in names)
 

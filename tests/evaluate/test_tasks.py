@@ -12,9 +12,9 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from polyclinic.errors import DataError
+from polyclinic.evaluate.parts import of_corpus
 from polyclinic.evaluate.prompting import document
 from polyclinic.evaluate.protocol import PROTOCOLS, Protocol
-from polyclinic.evaluate.parts import of_corpus
 from polyclinic.evaluate.sheets import documents
 from polyclinic.evaluate.tasks import stops, write_tasks
 from polyclinic.evaluate.tasks import task_name as name_of

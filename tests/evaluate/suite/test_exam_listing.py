@@ -63,7 +63,7 @@ def test_a_broken_file_is_an_error_of_the_list_too(data: Path, tmp_path: Path) -
 
     (tmp_path / "exams").mkdir()
     (tmp_path / "exams/headqa_es.jsonl").write_text("{\n", "utf-8")
-    with pytest.raises(DataError, match="headqa_es.jsonl:1"):
+    with pytest.raises(DataError, match=r"headqa_es.jsonl:1: not a JSON object"):
         rows(["es"], tmp_path)
 
 

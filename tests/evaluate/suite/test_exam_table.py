@@ -22,7 +22,8 @@ LOCAL = {
     "file": "exams/one.jsonl",
 }  # fmt: skip
 BENCHMARKS = """medqa_us_hub medqa_mcmle medmcqa_hub mmlu_medical_hub mmlu_medical_translated pubmedqa_hub cmb
-    cmmlu_medical cmexam headqa_hub frenchmedmcqa_hub igakuqa kormedmcqa medexpqa rumedbench_danet_hub apollo_moe_bench"""
+    cmmlu_medical cmexam headqa_hub frenchmedmcqa_hub igakuqa kormedmcqa medexpqa rumedbench_danet_hub
+    apollo_moe_bench"""
 
 
 def table(*entries: dict[str, Any]) -> dict[str, Any]:

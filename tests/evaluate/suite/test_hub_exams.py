@@ -78,14 +78,14 @@ RECORDS: dict[str, dict[str, Any]] = {
     },
     "rumedbench_danet_hub": {"context": "c", "question": "q", "answer": "нет", "pairID": "53f9"},
     "apollo_moe_bench": {
-        "question": "q", "options": "(A) aorta.\n(B) bone\nand marrow.\n(C) cilia.", "answer": "(B)",
+        "question": "q", "options": "(A) aorta.\n(B) bone\nA marrow.\n(C) cilia.", "answer": "(B)",
         "source": "cmexam", "language": "sw", "class": "minor",
     },
 }  # fmt: skip
 LANGUAGE = {"mmlu_medical_translated": "de", "apollo_moe_bench": "sw", "medexpqa": "it", "headqa_hub": "es"}
 OPTIONS = {
     "pubmedqa_hub": ["yes", "no", "maybe"], "rumedbench_danet_hub": ["да", "нет"],
-    "apollo_moe_bench": ["aorta.", "bone\nand marrow.", "cilia."],
+    "apollo_moe_bench": ["aorta.", "bone\nA marrow.", "cilia."],
     **dict.fromkeys(("headqa_hub", "frenchmedmcqa_hub", "igakuqa", "kormedmcqa"), FIVE),
 }  # fmt: skip
 SEVERAL = {"cmb", "cmexam", "frenchmedmcqa_hub", "igakuqa"}

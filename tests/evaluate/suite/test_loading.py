@@ -1,5 +1,6 @@
 """Loading: what is scored and what is shown are apart, the same every time, and every fault is one line."""
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -80,6 +81,8 @@ def test_a_pool_is_the_same_whatever_the_order_of_the_file_and_in_every_language
     first = load(MMLU, "en", folder(tmp_path / "a", MMLU, found))
     second = load(MMLU, "en", folder(tmp_path / "b", MMLU, found[::-1]))
     assert {q.id for q in first.pool} == {q.id for q in second.pool}
+    order = sorted((r["parallel_id"] for r in found), key=lambda group: hashlib.sha256(group.encode()).digest())
+    assert {q.group for q in first.pool} == set(order[: MMLU.pool])
     assert (len(first.questions), len(first.pool)) == (SCORED, MMLU.pool)
     other = MMLU.model_copy(update={"languages": ["en", "de"]})
     german = load(other, "de", folder(tmp_path / "c", MMLU, rows(other, "de")))
@@ -178,3 +181,6 @@ def test_the_real_files_are_scored_whole(real: Path) -> None:
         assert len(loaded.questions) == own[exam.split] - taken
         assert len(loaded.pool) >= 8
         assert not any(r.get("image_referenced") for r in lines)
+        sizes = {len(q.options) for q in (*loaded.questions, *loaded.pool)}
+        assert exam.options[0] <= min(sizes) <= max(sizes) <= exam.options[1]
+        assert exam.several == any(len(q.answers) > 1 for q in loaded.questions)

@@ -1,4 +1,4 @@
-"""Derived questions: the right translation among three that are wrong, the same every time, in any order of the list."""
+"""Derived questions: the right translation among three that are wrong, the same whatever the order of the list."""
 
 import difflib
 from collections import Counter
@@ -64,12 +64,17 @@ def test_a_question_is_the_same_whatever_the_order_of_the_lists(tmp_path: Path) 
         ("pyrexia", "FIEBER!"),  # another term, translated the same
         ("high fever", "hohe Temperatur"),  # shares a word of the English term
         ("fevers", "Temperaturen"),  # nearly the English term
-        ("pyrexia", "das Fieber"),  # holds the translation
+        ("pyrexia", "ansteckendes Fieber"),  # holds the translation
         ("pyrexia", "Fiebern"),  # is nearly the translation
     ],
 )
 def test_what_may_be_right_is_never_a_wrong_answer(tmp_path: Path, english: str, german: str) -> None:
     assert _options_of("fever", tmp_path, [("fever", "Fieber"), (english, german), *PAIRS[1:4]]).isdisjoint({german})
+
+
+def test_another_translation_of_the_term_is_no_wrong_answer_under_another_english_term(tmp_path: Path) -> None:
+    pairs = [("fever", "Fieber"), ("fever", "Hitze"), ("warmth", "Hitze"), *PAIRS[1:4]]
+    assert "Hitze" not in _options_of("fever", tmp_path, pairs)
 
 
 def _options_of(english: str, root: Path, pairs: list[tuple[str, str]]) -> set[str]:

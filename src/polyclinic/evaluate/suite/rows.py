@@ -10,8 +10,8 @@ from polyclinic.records import Question
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CORRECT = "correct or remove the record"
-# Options in one text: "(A) ..." or "A ..." at the beginning of a line, up to the next such line.
-LISTED = re.compile(r"^[ \t]*\(?([A-Z])[).:、．\s]\s*(.*?)(?=^[ \t]*\(?[A-Z][).:、．\s]|\Z)", re.MULTILINE | re.DOTALL)
+# Options in one text, each from its letter to the next line that begins with one: "(A) ...".
+LISTED = re.compile(r"^\(([A-Z])\)\s*(.*?)(?=^\([A-Z]\)|\Z)", re.MULTILINE | re.DOTALL)
 PICTURE, NO_OPTIONS, NO_ANSWER = "needs a picture", "no options to choose from", "no answer"
 
 

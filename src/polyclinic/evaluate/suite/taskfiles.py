@@ -144,13 +144,14 @@ def documents(exam: str, language: str, **metadata: Any) -> dict[str, Any]:
 
 
 def prompts(loaded: Loaded, asked: Protocol) -> list[dict[str, Any]]:
-    """Return the documents of a loaded exam under a protocol, one of each question and in their order."""
+    """Return the documents of a loaded exam under a protocol, one of each question in their order, without those it has no room for."""
     several = loaded.exam.several and not asked.first_letter
     if several and asked.scoring == "option":
         what = "option scoring compares single options, and several may be right"
         raise UsageError(loaded.name, what, "score letters or written answers")
     pool = loaded.questions if asked.shots_from_test else loaded.pool
-    return [document(q, draw(pool, q, asked), asked, several) for q in loaded.questions]
+    found = (document(q, draw(pool, q, asked), asked, several) for q in loaded.questions)
+    return [one for one in found if one is not None]
 
 
 def set_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
