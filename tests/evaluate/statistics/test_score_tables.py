@@ -120,6 +120,11 @@ def test_exams_with_several_answers_are_guessed_by_sets() -> None:
     assert (plain["chance"], plain["hamming"]) == (0.2, None)
 
 
+def test_an_exam_whose_sets_of_options_were_scored_has_several_answers() -> None:
+    assert tables.mark([item(0, options=3, scores=(0.0,) * 7)])[0].several
+    assert not tables.mark([item(0, options=3, scores=(0.0,) * 3)])[0].several
+
+
 def test_derived_exams_count_in_the_means_only_when_asked() -> None:
     items = [*(item(n, True) for n in range(4)), *(item(n, False, exam="terms", language="yo") for n in range(4))]
     without, asked = scores(items, derived={"terms"}), scores(items, derived={"terms"}, include_derived=True)
