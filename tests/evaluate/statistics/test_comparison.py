@@ -131,6 +131,21 @@ def test_the_paired_interval_holds_the_truth() -> None:
     assert 0.92 <= held / 300 <= 0.98
 
 
+def test_the_mean_over_languages_weighs_languages_alike_in_interval_and_test() -> None:
+    """Independent items: the error of a mean of two means, by formula."""
+    draw = np.random.default_rng(9)
+    a = [x for code, n in (("en", 400), ("fr", 50)) for x in answered(draw, n, 0.8, language=code)]
+    b = [x for code, n in (("en", 400), ("fr", 50)) for x in answered(draw, n, 0.5, language=code)]
+    a, b = ([x._replace(group=f"{x.language} {x.id}") for x in own] for own in (a, b))
+    macro = compare(a, b)["macro"]
+    gains = [[int(x.right) - int(y.right) for x, y in zip(a, b, strict=True) if x.language == c] for c in ("en", "fr")]
+    error = np.sqrt(sum(np.var(own) / len(own) for own in gains)) / 2
+    mean = np.mean([np.mean(own) for own in gains])
+    assert (macro["low"], macro["high"]) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.2 * error)
+    null = np.sqrt(sum(np.mean(np.square(own)) / len(own) for own in gains)) / 2
+    assert macro["p"] == pytest.approx(2 * stats.norm.sf(mean / null))
+
+
 def test_the_table_and_the_csv_show_every_row() -> None:
     a, b = two([(code, n % 3 > 0, n % 2 > 0) for n in range(40) for code in CODES])
     found = compare(a, b)

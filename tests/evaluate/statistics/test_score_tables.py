@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from made_items import answered, guesses, item
 from polyclinic.errors import DataError
@@ -120,6 +121,11 @@ def test_exams_with_several_answers_are_guessed_by_sets() -> None:
     assert (plain["chance"], plain["hamming"]) == (0.2, None)
 
 
+def test_an_exam_whose_sets_of_options_were_scored_has_several_answers() -> None:
+    assert tables.mark([item(0, options=3, scores=(0.0,) * 7)])[0].several
+    assert not tables.mark([item(0, options=3, scores=(0.0,) * 3)])[0].several
+
+
 def test_derived_exams_count_in_the_means_only_when_asked() -> None:
     items = [*(item(n, True) for n in range(4)), *(item(n, False, exam="terms", language="yo") for n in range(4))]
     without, asked = scores(items, derived={"terms"}), scores(items, derived={"terms"}, include_derived=True)
@@ -149,6 +155,20 @@ def test_the_interval_of_the_macro_mean_holds_the_truth(shared: bool) -> None:
         found = tables.macro(tables.mark(items), seed)
         held += found["boot_low"] <= 0.5 <= found["boot_high"]
     assert 0.90 <= held / 200 <= 0.99
+
+
+def test_the_tests_of_the_macro_mean_weigh_languages_alike() -> None:
+    draw = np.random.default_rng(6)
+    parts = [answered(draw, n, 0.4, language=code) for code, n in (("en", 300), ("fr", 40))]
+    parts = [[x._replace(group=f"{x.language} {x.id}") for x in part] for part in parts]
+    (row,) = level(scores([x for part in parts for x in part]), "macro").values()
+    for key, null in (("p_above", 0.25), ("p_constant", None)):
+        gains = []
+        for part in parts:
+            best = best_constant(x.gold for x in part).answer
+            gains.append([x.right - (float(x.gold == best) if null is None else null) for x in part])
+        error = np.sqrt(sum(np.mean(np.square(own)) / len(own) for own in gains)) / 2
+        assert row[key] == pytest.approx(stats.norm.sf(np.mean([np.mean(own) for own in gains]) / error))
 
 
 def test_translations_widen_the_interval_of_the_pooled_row() -> None:
