@@ -228,6 +228,7 @@ NOT_READ = [
     "The answer is B.\nThe answer is C.",
     "(A) or (B)",
     "Could be (A), could be (B).",
+    "The right answer is B+ blood",
     "We discard answer B.",
     "Answer 2 is incorrect.",
     "Answer B is incorrect.",
