@@ -228,6 +228,12 @@ NOT_READ = [
     "The answer is B.\nThe answer is C.",
     "(A) or (B)",
     "Could be (A), could be (B).",
+    "The right answer is B+ blood",
+    "We discard answer B.",
+    "Answer 2 is incorrect.",
+    "Answer B is incorrect.",
+    "A child (answer 1) would cry.",
+    "The dominant allele (A) " + "is inherited " * 8,
 ]
 
 
@@ -279,6 +285,8 @@ def test_several_answers_are_read_as_a_set(raw: str, picked: tuple[int, ...] | N
         ("أ وج", "ar", DRUGS[:4], None),
         ("א ו-ג", "he", DRUGS[:4], None),
         ("Ответ: В связи с этим", "ru", DRUGS, None),
+        ("Б C", "bg", ("P", "C", "N", "К"), (1,)),
+        ("D 1", "sq", ("46", "2", "23", "1"), (3,)),
         ("да, это так", "ru", ("да", "нет"), (0,)),
         ("Yes", "ru", ("да", "нет"), (0,)),
     ],

@@ -17,6 +17,7 @@ class OptionTexts:
         folded = [fold(option) for option in options]
         counts = Counter(folded)
         self._places = {text: place for place, text in enumerate(folded) if text and counts[text] == 1}
+        self.longest = max(map(len, options), default=0)
         self._words = _yes_and_no(language, folded)
 
     def whole(self, text: str) -> int | None:

@@ -2,7 +2,7 @@
 
 A letter in running text is no pick. It counts where it begins the answer and is set off (`B.`, `(B)`,
 `B: ...`), where the words of the language introduce it (`The answer is B`), or as the only letter in
-brackets; the text of an option and yes and no count where they are the whole answer or begin it.
+brackets of a short answer; the text of an option and yes and no count where they are the whole answer or begin it.
 """
 
 import itertools
@@ -19,6 +19,8 @@ CONTRADICTION: tuple[int, ...] = ()
 _COMMA = re.compile(r"[.]?\s*[,;/&+،、・]\s*")
 _WORD_BEGINS = re.compile(r"(?:[;,،、]\s*|\s+)(?=\S)")
 # Thai, Lao, Chinese, Japanese and Korean words follow without a space.
+SHORT = 100  # characters of an answer whose letter may stand anywhere; longer ones speak of alleles (A) too
+MOST = 20_000  # characters of an answer: a model may repeat itself without end
 _SPACE = re.compile(r"\s+")
 _BRACKET = re.compile(r"\s*(?=[(\[{【])")
 _SET_OFF = re.compile(r"[.。、](?=\s|$|[\u0e00-\u0eff\u3040-\u9fff\uac00-\ud7af])|:|,(?=\s)|\s*[–—-](?=\s)")
@@ -33,7 +35,7 @@ def parse(
     introduced counts. Raises DataError for a language without words.
     """
     answer = _Answer(language, options, several)
-    text = answer.phrases.own_part(plain(raw))
+    text = answer.phrases.own_part(plain(raw[-MOST:] if chain else raw[:MOST]))
     reading = answer.last(text) if chain else answer.first(text)
     return reading or None
 
@@ -53,7 +55,7 @@ class _Answer:
         if not lines:
             return None
         found = [self.beginning(lines), *self.introduced(text)]
-        if all(reading is None for reading in found):
+        if all(reading is None for reading in found) and len(text) <= SHORT:
             found = [self.in_brackets(text)]
         return _agreed(found)
 
@@ -67,15 +69,14 @@ class _Answer:
 
     def beginning(self, lines: Sequence[str]) -> Reading:
         """Read the first line, and the lines below it while they too begin with marks."""
-        found = [self.region(line) for line in lines]
-        run = list(itertools.takewhile(lambda reading: reading is not None, found))
+        run = list(itertools.takewhile(lambda reading: reading is not None, map(self.region, lines)))
         if self.several and CONTRADICTION not in run:
             return tuple(sorted({pick for reading in run for pick in reading or ()})) or None
         return _agreed(run)
 
     def introduced(self, text: str) -> Iterator[tuple[int, ...]]:
         """Yield what is read behind each phrase that introduces an answer."""
-        for region, begins in self.phrases.regions(text):
+        for region, begins in self.phrases.regions(text, self.texts.longest + SHORT):
             reading = self.region(region, within_sentence=not begins)
             if reading is not None:
                 yield reading
@@ -85,6 +86,9 @@ class _Answer:
         whole = self.texts.whole(text)
         text = self.phrases.without_option_word(text.strip())
         whole = self.texts.whole(text) if whole is None else whole
+        first = self.marks.at(text, 0)
+        if whole is None and first is not None and self.texts.whole(text[first.end :]) == first.option:
+            return (first.option,)
         listed, end, loose = self.listed(text)
         bare = bool(listed) and self.phrases.ends_here(text[end:])
         if whole is not None:

@@ -9,6 +9,7 @@ from polyclinic.evaluate.marks import plain, unspaced
 
 ENGLISH = "en"
 _STOPS = " \t.。।!！,;:"
+_NAMES = re.compile(r"\S+ +")
 _THOUGHTS = "</think>"
 _BEHIND = r"[\s:=>»\"'“”«–—-]*"
 # Scripts whose particles are written onto the next word: no word boundary can be asked before a phrase.
@@ -33,11 +34,18 @@ class Phrases:
         """Return an answer without the thoughts before it and the questions a model makes up behind it."""
         return self._next_question.split(text.split(_THOUGHTS)[-1].strip())[0]
 
-    def regions(self, text: str) -> Iterator[tuple[str, bool]]:
-        """Yield what stands behind each introduction, to the end of a line, and whether a sentence begins there."""
+    def regions(self, text: str, most: int) -> Iterator[tuple[str, bool]]:
+        """Yield up to `most` characters behind each introduction, to the end of a line, and if a sentence begins there.
+
+        One word and a space name an option as well (`discard answer B`): they introduce at the beginning of a line.
+        """
         for match in self._introduction.finditer(text):
-            begins = ":" in match.group() or "\n" in match.group()
-            yield text[match.end() :].split("\n", 1)[0], begins
+            region = text[match.end() : match.end() + most].split("\n", 1)[0]
+            if _NAMES.fullmatch(match.group()) and not unspaced(match.group().rstrip()[-1]):
+                if text[: match.start()].rpartition("\n")[2].strip() == "":
+                    yield region, True
+            else:
+                yield region, ":" in match.group() or "\n" in match.group()
 
     def without_option_word(self, text: str) -> str:
         """Return a text without `option` at its beginning."""
