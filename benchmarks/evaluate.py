@@ -38,7 +38,7 @@ def make(folder: Path, texts: list[str], hidden: int, layers: int, language: str
     (folder / "dense").mkdir(parents=True)
     train_tokenizer(texts, 4096, folder / "dense")
     vocabulary = Tokenizer.from_file(str(folder / "dense" / "tokenizer.json"))
-    sizes: dict[str, int] = {"hidden_size": hidden, "intermediate_size": hidden * 8 // 3, "num_layers": layers}
+    sizes: dict[str, int] = {"hidden_size": hidden, "intermediate_size": hidden // 3 * 8, "num_layers": layers}
     section = ScratchSection(steps=1, num_heads=hidden // 32, num_kv_heads=2, **sizes)
     new_model(section, vocabulary, 1024, 0).save_pretrained(folder / "dense")
     if dense:
