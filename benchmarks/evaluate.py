@@ -1,11 +1,12 @@
 """Time of scoring exams, ours against lm-eval's own class for transformers models, in turn in one process.
 
     python benchmarks/evaluate.py EXAM.jsonl [--items 400] [--rounds 3] [--hidden 192] [--layers 6] [--threads 1]
+        [--shots 0] [--dense]
 
 The model has random weights and a vocabulary of 4,096 trained on the exam's text, upcycled in its last two
 layers unless --dense. `option` scores the full text of each option after the question, `letter` the letters of
-listed options. Each round runs ours and lm-eval's at each batch size once; CPU seconds of all threads, and
-seconds of the clock. The scores of both are compared.
+listed options, and --shots puts the same examples before every question. Each round runs ours and lm-eval's at
+each batch size once; CPU seconds of all threads, and seconds of the clock. The scores of both are compared.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def make(folder: Path, texts: list[str], hidden: int, layers: int, language: str
     (folder / "dense").mkdir(parents=True)
     train_tokenizer(texts, 4096, folder / "dense")
     vocabulary = Tokenizer.from_file(str(folder / "dense" / "tokenizer.json"))
-    sizes: dict[str, int] = {"hidden_size": hidden, "intermediate_size": hidden * 8 // 3, "num_layers": layers}
+    sizes: dict[str, int] = {"hidden_size": hidden, "intermediate_size": hidden // 3 * 8, "num_layers": layers}
     section = ScratchSection(steps=1, num_heads=hidden // 32, num_kv_heads=2, **sizes)
     new_model(section, vocabulary, 1024, 0).save_pretrained(folder / "dense")
     if dense:
@@ -47,7 +48,9 @@ def make(folder: Path, texts: list[str], hidden: int, layers: int, language: str
     return folder / "mixture"
 
 
-def requests(rows: list[dict[str, Any]], kind: str) -> list[Instance]:
+def requests(rows: list[dict[str, Any]], kind: str, shots: list[dict[str, Any]]) -> list[Instance]:
+    """Return the choices of all rows, behind the same examples."""
+    before = "".join("".join(request.args) + "\n\n" for shot in shots for request in requests([shot], kind, [])[:1])
     out = []
     for row in rows:
         options = tuple(row["options"].values())
@@ -59,14 +62,14 @@ def requests(rows: list[dict[str, Any]], kind: str) -> list[Instance]:
             choices = list("ABCDEFGH"[: len(options)])
             head, _, tail = prompt.rpartition("\n")
             prompt = "\n".join([head, *(f"{a}. {b}" for a, b in zip(choices, options, strict=True)), tail])
-        out += [Instance("loglikelihood", row, (prompt, f" {choice}"), i) for i, choice in enumerate(choices)]
+        out += [Instance("loglikelihood", row, (before + prompt, f" {choice}"), i) for i, choice in enumerate(choices)]
     return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("exam", type=Path)
-    for name, value in (("items", 400), ("rounds", 3), ("hidden", 192), ("layers", 6), ("threads", 1)):
+    for name, value in (("items", 400), ("rounds", 3), ("hidden", 192), ("layers", 6), ("threads", 1), ("shots", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dense", action="store_true")
     parser.add_argument("--tokens", type=int, nargs="*", default=[1024], help="tokens of a batch of ours")
@@ -82,7 +85,7 @@ def main() -> None:
         ours = {f"ours, {n} tokens": LocalModel(checkpoint, batch_tokens=n) for n in given.tokens}
         stock = HFLM(load_model(checkpoint).eval(), tokenizer=load_tokenizer(checkpoint), device="cpu", batch_size=1)
         for kind in given.kinds:
-            asked = requests(rows[: given.items], kind)
+            asked = requests(rows[: given.items], kind, rows[-given.shots :] if given.shots else [])
             compare(ours, stock, asked, given, kind)
 
 

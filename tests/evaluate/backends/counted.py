@@ -1,6 +1,5 @@
 """Answer requests in a process that can be killed; a file counts what reached the model."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,10 @@ def questions(count: int) -> list[Instance]:
     return out
 
 
-def main(checkpoint: str, folder: str, log: str, pause: str) -> None:
+def answer(checkpoint: Path, folder: Path, log: Path, pause: float) -> Any:
+    """Answer the questions; `pause` seconds go by in each chunk between asking and answering."""
     kept.CHUNKS["loglikelihood"] = CHUNK
-    model = Counted(Path(checkpoint))
-    model.log, model.pause = Path(log), float(pause)
-    with kept.opened(Path(folder)) as store:
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        for nats, greedy in kept.Kept(model, store, model.facts()).loglikelihood(questions(20)):
-            sys.stdout.write(f"{nats!r} {greedy}\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    model = Counted(checkpoint)
+    model.log, model.pause = log, pause
+    with kept.opened(folder) as store:
+        return kept.Kept(model, store, model.facts()).loglikelihood(questions(20))

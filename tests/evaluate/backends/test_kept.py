@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import shutil
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ from typing import Any
 
 import counted
 import pytest
+from asking import apart
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
@@ -212,29 +214,26 @@ def test_the_facts_of_a_checkpoint_follow_weights_tokenizer_and_settings(
         assert LocalModel(folder).facts() != facts
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(models: dict[str, Path], tmp_path: Path) -> None:
-    log, said = tmp_path / "log", []
-    for pause in (0.3, 0.0):
-        command = [sys.executable, counted.__file__, str(models["base"]), str(tmp_path / "kept"), str(log), str(pause)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        if pause:
-            until = count(log) + 2 * counted.CHUNK + 1
-            while count(log) < until and process.poll() is None:
-                time.sleep(0.01)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL
-        else:
-            said = process.communicate(timeout=60)[0].splitlines()
-            assert process.returncode == 0
-    seen = Counter(log.read_text().splitlines())
+def test_a_run_that_is_killed_goes_on_where_it_was(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(kept.CHUNKS, "loglikelihood", counted.CHUNK)
+    places = (models["base"], tmp_path / "kept", tmp_path / "log")
+    for kill in (1, 2):
+        process = multiprocessing.get_context("fork").Process(target=counted.answer, args=(*places, 0.3))
+        process.start()
+        until = count(places[2]) + 2 * counted.CHUNK + 1
+        while count(places[2]) < until and process.is_alive():
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, kill
+    found = counted.answer(*places, 0.0)
+    seen = Counter(places[2].read_text().splitlines())
     assert set(seen) == {repr(request.args) for request in counted.questions(20)}
-    assert sum(seen.values()) - len(seen) == counted.CHUNK  # the one that was under way
+    assert sum(seen.values()) - len(seen) == 2 * counted.CHUNK  # what was under way at each kill
     assert max(seen.values()) == 2
-    whole = LocalModel(models["base"]).loglikelihood(counted.questions(20))
-    assert [float(line.split()[0]) for line in said] == pytest.approx([nats for nats, _ in whole], abs=1e-4)
-    assert [line.split()[1] for line in said] == [str(greedy) for _, greedy in whole]
+    assert apart(found, LocalModel(models["base"]).loglikelihood(counted.questions(20))) < 1e-4
 
 
 def count(path: Path) -> int:

@@ -80,6 +80,24 @@ def test_questions_behind_the_same_examples_are_scored_as_if_alone(
     assert len(rows) < 6  # questions stood together
 
 
+def test_contexts_too_long_for_a_tree_are_scored_alike(
+    models: dict[str, Path], asked: list[Instance], said: dict[str, Scores], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LocalModel(models["mixture"])
+    lengths = sorted(len(model._tokens(*request.args)[0]) for request in asked)
+    monkeypatch.setattr(local, "LONGEST", lengths[len(lengths) // 2])
+    grown: list[int] = []
+    lay_out = local.lay_out
+    monkeypatch.setattr(local, "lay_out", lambda rows, dtype: grown.extend(map(trunk, rows)) or lay_out(rows, dtype))
+    assert apart(model.loglikelihood(asked), said["mixture"]) < NOISE
+    assert 0 < max(grown) <= lengths[len(lengths) // 2] < lengths[-1]
+
+
+def trunk(tree: local.Tree) -> int:
+    """Return the length of the shortest context in a tree."""
+    return 1 + min(tree.depths[node] for node in tree.scored)
+
+
 def len_of(tree: local.Tree) -> int:
     return len(tree.tokens)
 

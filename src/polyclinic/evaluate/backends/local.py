@@ -32,7 +32,8 @@ ENGINE = ("lm_eval", "torch", "transformers", "tokenizers")  # whose versions ma
 VOCABULARIES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 STOCK, HYBRID = "stock", "hybrid"
 BATCH_TOKENS = 1024  # of a forward, with padding
-TREE_TOKENS = 1024  # of questions whose contexts begin alike
+TREE_TOKENS = 1024  # of questions whose contexts begin alike, or twice the context where that is more
+LONGEST = 4096  # tokens of a context; longer ones are read for each choice, since a tree's mask is their square
 MEMO = 64  # texts whose tokens are remembered
 AGREE = {torch.float32: 1e-3}  # nats between shared and plain scores of a question
 AGREE_ROUGHLY = 0.5  # in the types that round more
@@ -143,8 +144,7 @@ class LocalModel(HFLM):
     @torch.inference_mode()
     def _score(self, asked: Sequence[Asked]) -> list[Score]:
         found: dict[int, Score] = {}
-        rows = trees(asked, TREE_TOKENS) if self._shares else alone(asked)
-        for batch in batches(rows, self._batch_tokens, self.model.config.vocab_size):
+        for batch in batches(self._rows(asked), self._batch_tokens, self.model.config.vocab_size):
             scored = self._forward(batch)
             if self._shares and not self._checked and not self._agrees(asked, scored):
                 self._shares = False
@@ -155,6 +155,12 @@ class LocalModel(HFLM):
             raise CheckpointError(self.checkpoint, "its log-probabilities are not numbers", "check its training")
         return [found[owner] for owner in range(len(asked))]
 
+    def _rows(self, asked: Sequence[Asked]) -> list[Tree]:
+        """Lay out what shares a context together, unless the model or the length of the context forbids it."""
+        short = [i for i, one in enumerate(asked) if self._shares and len(one.context) <= LONGEST]
+        long = sorted(set(range(len(asked))) - set(short))
+        return [*trees([asked[i] for i in short], TREE_TOKENS, short), *alone([asked[i] for i in long], long)]
+
     def _agrees(self, asked: Sequence[Asked], scored: dict[int, Score]) -> bool:
         """Compare the scores of one context with those of plain forwards; the first that has two choices."""
         contexts: dict[Any, list[int]] = {}
@@ -162,7 +168,7 @@ class LocalModel(HFLM):
             contexts.setdefault((asked[owner].family, asked[owner].context), []).append(owner)
         owners = max(contexts.values(), key=lambda some: min(len(some), 2))
         self._checked = len(owners) > 1
-        plain = [self._forward(alone([asked[owner]])) for owner in owners]
+        plain = [self._forward(alone([asked[owner]], [0])) for owner in owners]
         agree = AGREE.get(self._dtype, AGREE_ROUGHLY)
         return all(abs(one[0][0] - scored[owner][0]) <= agree for one, owner in zip(plain, owners, strict=True))
 

@@ -115,28 +115,31 @@ class Batch(NamedTuple):
     pairs: list[tuple[int, int, int, int]]  # row, place among K, target, owner
 
 
-def trees(asked: Sequence[Asked], most_tokens: int) -> list[Tree]:
-    """Put continuations of one context into one tree, and contexts that begin alike, too, up to so many tokens."""
+def trees(asked: Sequence[Asked], most_tokens: int, owners: Sequence[int]) -> list[Tree]:
+    """Put continuations of one context into one tree, and contexts that begin alike, too.
+
+    These up to so many tokens, or twice their context where that is more.
+    """
     groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-    for owner, one in enumerate(asked):
-        groups.setdefault((one.family, one.context), []).append(owner)
+    for place, one in enumerate(asked):
+        groups.setdefault((one.family, one.context), []).append(place)
     out: list[Tree] = []
     before: tuple[int, tuple[int, ...]] = (-2, ())
     for key in sorted(groups):
-        more = max(1, len(key[1]) - _common(before[1], key[1])) + sum(len(asked[o].targets) - 1 for o in groups[key])
+        more = max(1, len(key[1]) - _common(before[1], key[1])) + sum(len(asked[i].targets) - 1 for i in groups[key])
         alike = key[0] == before[0] and _common(before[1], key[1]) >= max(WORTH_SHARING, len(key[1]) // 3)
-        if not (out and alike and len(out[-1].tokens) + more <= most_tokens):
+        if not (out and alike and len(out[-1].tokens) + more <= max(most_tokens, 2 * len(key[1]))):
             out.append(Tree(family=key[0]))
-        for owner in groups[key]:
-            out[-1].ask(asked[owner], owner)
+        for place in groups[key]:
+            out[-1].ask(asked[place], owners[place])
         before = key
     return out
 
 
-def alone(asked: Sequence[Asked]) -> list[Tree]:
+def alone(asked: Sequence[Asked], owners: Sequence[int]) -> list[Tree]:
     """Put each continuation into a tree of its own, unless the tokens that are read are the same."""
     out: dict[tuple[int, tuple[int, ...]], Tree] = {}
-    for owner, one in enumerate(asked):
+    for owner, one in zip(owners, asked, strict=True):
         read = (one.family, (*one.context, *one.targets[:-1]))
         out.setdefault(read, Tree(family=one.family)).ask(one, owner)
     return list(out.values())
@@ -151,13 +154,17 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def batches(rows: Sequence[Tree], most_tokens: int, vocabulary: int) -> Iterator[list[Tree]]:
-    """Yield trees of like length together, longest first, within so many tokens with padding."""
+    """Yield trees of like length together, longest first, within so many tokens with padding.
+
+    Trees without branches need no mask and are never in one batch with others.
+    """
     batch: list[Tree] = []
     keep = 0
-    for tree in sorted(rows, key=lambda t: -len(t.tokens)):
+    for is_chain, _, tree in sorted(((tree.is_chain, -len(tree.tokens), tree) for tree in rows), key=lambda t: t[:2]):
         wider = max(keep, len(tree.scored))
         tokens = (len(batch) + 1) * len(batch[0].tokens) if batch else 0
-        if batch and (tokens > most_tokens or (len(batch) + 1) * wider * vocabulary > MOST_LOGITS):
+        full = tokens > most_tokens or (len(batch) + 1) * wider * vocabulary > MOST_LOGITS
+        if batch and (full or batch[0].is_chain != is_chain):
             yield batch
             batch, wider = [], len(tree.scored)
         batch.append(tree)
