@@ -9,11 +9,18 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from polyclinic.evaluate.backends.local import load_tokenizer
+from polyclinic.evaluate.prompting import document
+from polyclinic.evaluate.protocol import PROTOCOLS
 from polyclinic.moe.checkpoint import load_model
-from polyclinic.prompts import exam_prompt
 from polyclinic.records import Question
 
 PLACES = 64  # of the model; the shared one has room for hundreds
+
+
+def prompt_of(question: Question) -> str:
+    made = document(question, (), PROTOCOLS["option"])
+    assert made is not None
+    return str(made["prompt"])
 
 
 def stock(checkpoint: Path, **settings: Any) -> HFLM:
@@ -26,7 +33,7 @@ def choices(questions: Sequence[Question]) -> list[Instance]:
     out = []
     for question in questions:
         doc = {"id": question.id, "language": question.language}
-        prompt = exam_prompt(question)
+        prompt = prompt_of(question)
         letters = [f" {'ABCDEF'[i]}" for i in range(len(question.options))]
         several = [f" {', '.join('ABCDEF'[: i + 1])}\n" for i in range(len(question.options))]
         asked = [(prompt, f" {option}") for option in question.options]
@@ -40,7 +47,7 @@ def choices(questions: Sequence[Question]) -> list[Instance]:
 def written(questions: Sequence[Question], **settings: Any) -> list[Instance]:
     values = {"until": ["\n\n"], "max_gen_toks": 12, **settings}
     return [
-        Instance("generate_until", {"id": q.id, "language": q.language}, (exam_prompt(q), dict(values)), 0)
+        Instance("generate_until", {"id": q.id, "language": q.language}, (prompt_of(q), dict(values)), 0)
         for q in questions
     ]
 
@@ -55,7 +62,7 @@ def obvious(checkpoint: Path, questions: Sequence[Question]) -> list[Instance]:
     """Return what greedy decoding would write after questions, as choices."""
     model, tokenizer, out = load_model(checkpoint).eval(), load_tokenizer(checkpoint), []
     for question in questions:
-        prompt = exam_prompt(question)
+        prompt = prompt_of(question)
         tokens = model.generate(tokenizer(prompt, return_tensors="pt").input_ids, max_new_tokens=3, do_sample=False)[0]
         text = tokenizer.decode(tokens[-3:])
         if tokenizer(prompt + text).input_ids == tokens.tolist():

@@ -144,7 +144,7 @@ def documents(exam: str, language: str, **metadata: Any) -> dict[str, Any]:
 
 
 def prompts(loaded: Loaded, asked: Protocol) -> list[dict[str, Any]]:
-    """Return the documents of a loaded exam under a protocol, one of each question in their order, without those it has no room for."""
+    """Return the documents of a loaded exam under a protocol in order, without those it has no room for."""
     several = loaded.exam.several and not asked.first_letter
     if several and asked.scoring == "option":
         what = "option scoring compares single options, and several may be right"
