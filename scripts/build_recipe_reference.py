@@ -102,7 +102,6 @@ MEANINGS = {
     "MoeTrainingSection.lora": "adapters instead of the weights themselves",
     "AnalyseSection.max_documents_per_language": "held-out documents routed",
     "AnalyseSection.shuffles": "shuffles that make the null",
-    "EvaluateSection.batch_size": "options scored at once by lm-eval",
 }
 
 

@@ -230,9 +230,7 @@ class EvaluateSection(Section):
 
     tasks: list[Name] = Field([], description="of the suite, beside the exams of the corpus; see evaluate list")
     languages: list[Name] | None = Field(None, description="of the tasks; all they have if left out")
-    protocols: Annotated[list[ProtocolName], Field(min_length=1)] = Field(
-        ["option"], description="how they are put; each is a sheet of its own"
-    )
+    protocols: Annotated[list[ProtocolName], Field(min_length=1)] = Field(["option"], description="ways of asking")
     shots: Annotated[int, Field(ge=0, le=32, strict=True)] | None = Field(
         None, description="examples before a question, in place of the protocol's number"
     )
