@@ -111,7 +111,7 @@ def _evaluate(alone: Parser) -> None:
 def _compare(alone: Parser) -> None:
     """Add what `evaluate compare` takes."""
     for name in ("a", "b"):
-        what = "folder of evaluate run; FOLDER:MODEL if it holds several models"
+        what = "folder of evaluate run; FOLDER:SHEET if it holds several sheets"
         alone.add_argument(name, type=word, metavar=name.upper(), help=what)
     alone.add_argument("--out", action=Once, type=folder, metavar="DIR", help="also as comparison.json and .csv")
     alone.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of the intervals (0)")

@@ -36,7 +36,8 @@ def run(inside: Path) -> Make:
 
     def make(folder: str, *models: str, protocol: dict[str, Any] | None = PROTOCOL) -> None:
         (inside / folder).mkdir(parents=True)
-        scores = {} if protocol is None else {"protocol": protocol}
+        sheets = [] if protocol is None else [{"name": name, "protocol": protocol} for name in models]
+        scores = {"sheets": sheets}
         (inside / folder / "scores.json").write_text(json.dumps(scores))
         for name in models:
             lines = [json.dumps(i._asdict()) + "\n" for i in MODELS[name]]
@@ -106,9 +107,9 @@ def test_a_run_without_a_protocol_is_not_taken_for_one_like_the_other(
     ("name", "what"),
     [
         ("gone", "holds no scores.json"),
-        ("a:gone", "has no model 'gone'; name one: a:bad, a:good"),
-        ("a", "holds 2 models; name one: a:bad, a:good"),
-        ("none", "holds 0 models; run evaluate again"),
+        ("a:gone", "has no sheet 'gone'; name one: a:bad, a:good"),
+        ("a", "holds 2 sheets; name one: a:bad, a:good"),
+        ("none", "holds 0 sheets; run evaluate again"),
     ],
 )
 def test_what_is_not_there_is_named(name: str, what: str, run: Make, capsys: pytest.CaptureFixture[str]) -> None:

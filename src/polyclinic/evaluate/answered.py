@@ -23,7 +23,7 @@ class Answered(NamedTuple):
 
 
 def read_answered(name: str) -> Answered:
-    """Return what FOLDER or FOLDER:MODEL holds; the folder of a run, or its step `evaluate`.
+    """Return what FOLDER or FOLDER:SHEET holds; the folder of a run, or its step `evaluate`.
 
     Raises DataError where there is no such folder or model, or more than one to choose from.
     """
@@ -34,9 +34,10 @@ def read_answered(name: str) -> Answered:
     models = sorted(p.name[len(PREFIX) : -len(SUFFIX)] for p in folder.glob(f"{PREFIX}*{SUFFIX}"))
     if model not in models and (model or len(models) != 1):
         listed = ", ".join(f"{place}:{m}" for m in models) or "run evaluate again"
-        what = f"has no model '{model}'" if model else f"holds {len(models)} models"
+        what = f"has no sheet '{model}'" if model else f"holds {len(models)} sheets"
         raise DataError(place, what, f"name one: {listed}" if models else listed)
-    return Answered(name, folder, read_items(folder / f"{PREFIX}{model or models[0]}{SUFFIX}"), _protocol(folder))
+    chosen = model or models[0]
+    return Answered(name, folder, read_items(folder / f"{PREFIX}{chosen}{SUFFIX}"), _protocol(folder, chosen))
 
 
 def _split(name: str) -> tuple[Path, str]:
@@ -44,9 +45,12 @@ def _split(name: str) -> tuple[Path, str]:
     return (Path(place), model) if colon else (Path(name), "")
 
 
-def _protocol(folder: Path) -> dict[str, Any] | None:
+def _protocol(folder: Path, name: str) -> dict[str, Any] | None:
+    """Return the protocol of one sheet; None where the file does not say."""
     scores = read_json(folder / SCORES)
-    found = scores.get("protocol") if isinstance(scores, dict) else None
+    sheets = scores.get("sheets") if isinstance(scores, dict) else None
+    named = (one for one in sheets or () if isinstance(one, dict) and one.get("name") == name)
+    found = next(named, {}).get("protocol")
     return found if isinstance(found, dict) else None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic.errors import DataError, MissingDependencyError
+from polyclinic.evaluate.backends.quiet import quiet_hub
 from polyclinic.evaluate.suite.rows import Place, Record, to_record, wanted
 from polyclinic.evaluate.suite.table import CONFIG, LANGUAGE, Exam
 
@@ -55,7 +56,8 @@ def _rows(exam: Exam, config: str, split: str, at: Path | None) -> Iterator[Any]
         if exam.archive:
             base = datasets.DownloadManager().download_and_extract(base + exam.archive) + "/"
         path, options = called(exam, config, split, base)
-        found = datasets.load_dataset(path, split=split, **options)
+        with quiet_hub():
+            found = datasets.load_dataset(path, split=split, **options)
     except Exception as err:  # the library raises a dozen kinds, of three other libraries, too
         first = (str(err).splitlines() or [""])[0][:120]
         what = f"cannot be loaded ({type(err).__name__}: {first})"
