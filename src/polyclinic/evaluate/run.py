@@ -20,6 +20,7 @@ from polyclinic.evaluate.sheets import Documents, Unasked, documents, items, wri
 from polyclinic.evaluate.statistics.calibration import calibration
 from polyclinic.evaluate.statistics.comparison import compare
 from polyclinic.evaluate.statistics.leak_flags import flagged
+from polyclinic.evaluate.statistics.paper_average import paper_average
 from polyclinic.evaluate.statistics.tables import as_csv, scores
 from polyclinic.evaluate.tasks import write_tasks
 from polyclinic.evaluate.wording import reworded
@@ -79,6 +80,8 @@ def run(
                 answered[sheet] = items({part.task: part for part in asked}, given.protocol, answers.samples)
                 write_items(answered[sheet], folder / f"items-{sheet}.jsonl")
                 about: dict[str, Any] = {"name": sheet, "model": one.model, "routing": one.routing}
+                if given.protocol.majority_letter:
+                    about["paper"] = paper_average(answered[sheet])
                 about |= {"protocol": {"name": name, **given.protocol.facts()}, "unasked": given.unasked}
                 sheets.append(about | worth(answered[sheet], asked, family_of, leaks))
             if section.sensitivity:

@@ -47,7 +47,7 @@ def scores(result: Result) -> Fragment:
     shown = shown_sheet(result)
     html = f"<p>{escape(summary(shown))}</p>" + table(*_means(result), text_columns=2)
     drawing, chances = drawn(shown)
-    html += f'<p class="lead">{MEANS}</p>'
+    html += f'<p class="lead">{MEANS}</p>' + "".join(_as_the_paper(sheet) for sheet in result["sheets"])
     svg = figures.intervals(drawing, "share of questions answered right", chances)
     html += figure(svg, f"{shown['name']}: each language with its 95 % interval; the upright mark is chance.")
     for sheet in [shown, *(s for s in result["sheets"] if s is not shown)]:
@@ -91,6 +91,16 @@ def _means(result: Result) -> tuple[list[str], list[list[str]]]:
             counts = [f"{items['n']:,}", str(items["languages"])]
             rows.append([escape(sheet["name"]), escape(over["verdict"]), *counts, *cells])
     return head, rows
+
+
+def _as_the_paper(sheet: Result) -> str:
+    """Return the paper's own averages of a sheet that was asked as the paper asks; nothing of others."""
+    found = sheet.get("paper")
+    if not found:
+        return ""
+    majors, minors = percent(found["majors"]), percent(found["minors"])
+    told = f"as the paper averages, major languages {majors} %, minor languages {minors} %. {found['unsaid']}"
+    return f"<p>{escape(sheet['name'])}: {told}</p>"
 
 
 def _interval(row: Result) -> str:
