@@ -135,6 +135,15 @@ def test_rows_follow_from_the_items(done: Path) -> None:
             assert row["unparsed"] == pytest.approx(sum(i.picked is None for i in own) / len(own))
 
 
+def test_chance_is_that_of_sets_only_where_sets_are_asked_for(done: Path) -> None:
+    for name in SHEETS:
+        found = read_items(done / f"items-{name}.jsonl")
+        for row in (r for r in sheet(done, name)["rows"] if r["level"] == "exam_language"):
+            own = [i for i in found if (i.exam, i.language) == (row["exam"], row["language"])]
+            odds = [1 / (i.options if name.endswith("option") else 2**i.options - 1) for i in own]
+            assert row["chance"] == pytest.approx(sum(odds) / len(odds))
+
+
 def test_leaked_questions_are_marked_beside_the_score(done: Path, questions: list[Question]) -> None:
     rows = {(r["exam"], r["language"]): r for r in sheet(done, SHEETS[0])["leaks"]}
     own = rows["exam-0", questions[0].language]

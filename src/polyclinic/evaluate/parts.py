@@ -35,13 +35,13 @@ def of_corpus(questions: Iterable[Question]) -> list[Part]:
     groups: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for question in questions:
         groups[question.source, question.language].append(question)
-    return [_part(exam, code, group) for (exam, code), group in groups.items()]
+    several = {exam for (exam, _), group in groups.items() if any(len(q.answers) > 1 for q in group)}
+    return [_part(exam, code, group, exam in several) for (exam, code), group in groups.items()]
 
 
-def _part(exam: str, code: str, group: Sequence[Question]) -> Part:
+def _part(exam: str, code: str, group: Sequence[Question], several: bool) -> Part:
     asked = [q for q in group if q.split == TEST] or list(group)
     inside = {q.id for q in asked}
-    several = any(len(q.answers) > 1 for q in group)
     pool = tuple(q for q in group if q.id not in inside)
     return Part(exam, code, tuple(asked), pool, several, licence=group[0].licence)
 

@@ -16,7 +16,7 @@ from polyclinic.evaluate.loss import held_out_loss
 from polyclinic.evaluate.parts import Part, limited
 from polyclinic.evaluate.protocol import PROTOCOLS, Protocol
 from polyclinic.evaluate.report.markdown import card
-from polyclinic.evaluate.sheets import Documents, Unasked, documents, items, write_items
+from polyclinic.evaluate.sheets import Documents, Unasked, asks_for_sets, documents, items, write_items
 from polyclinic.evaluate.statistics.calibration import calibration
 from polyclinic.evaluate.statistics.comparison import compare
 from polyclinic.evaluate.statistics.leak_flags import flagged
@@ -83,7 +83,7 @@ def run(
                 if given.protocol.majority_letter:
                     about["paper"] = paper_average(answered[sheet])
                 about |= {"protocol": {"name": name, **given.protocol.facts()}, "unasked": given.unasked}
-                sheets.append(about | worth(answered[sheet], asked, family_of, leaks))
+                sheets.append(about | worth(answered[sheet], asked, given.protocol, family_of, leaks))
             if section.sensitivity:
                 letters = replace(next(iter(prepared.values())).protocol, scoring="letter", layout="plain")
                 wording[_name(one, "")] = reworded(model, asked, section.sensitivity, letters, folder)
@@ -145,12 +145,13 @@ def _name(one: Asked, protocol: str) -> str:
 def worth(
     found: Sequence[Item],
     parts: Sequence[Part],
+    protocol: Protocol,
     family_of: Callable[[str], str] | None = None,
     leaks: Sequence[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what the answers of one sheet are worth: rows of all levels, calibration, leaks."""
     families = {part.language: family_of(part.language) for part in parts} if family_of else None
-    several = {part.exam for part in parts if part.several}
+    several = {part.exam for part in parts if asks_for_sets(part, protocol)}
     derived = {part.exam for part in parts if part.derived}
     return {
         "rows": scores(found, families, derived, several=several),

@@ -40,10 +40,15 @@ def _document(part: Part, question: Question, protocol: Protocol, counts: Counte
         counts[SEVERAL] += 1
         return None
     pool = part.questions if protocol.shots_from_test else part.pool
-    found = document(question, draw(pool, question, protocol), protocol, part.several and not protocol.first_letter)
+    found = document(question, draw(pool, question, protocol), protocol, asks_for_sets(part, protocol))
     if found is None:
         counts[LONG] += 1
     return found
+
+
+def asks_for_sets(part: Part, protocol: Protocol) -> bool:
+    """Say whether an answer is a set of options: not where single texts are scored or only the first answer counts."""
+    return part.several and protocol.scoring != "option" and not protocol.first_letter
 
 
 def items(parts: Mapping[str, Part], protocol: Protocol, samples: Mapping[str, Sequence[Any]]) -> list[Item]:
@@ -68,8 +73,7 @@ def item(part: Part, question: Question, protocol: Protocol, sample: Mapping[str
         sizes = [len(option.encode()) for option in question.options]
         scores = [score / size for score, size in zip(scores, sizes, strict=True)]
     best = max(range(len(scores)), key=scores.__getitem__)
-    several = part.several and protocol.scoring == "letter" and not protocol.first_letter
-    picked = subsets(len(question.options))[best] if several else (best,)
+    picked = subsets(len(question.options))[best] if asks_for_sets(part, protocol) else (best,)
     return Item(*facts, picked, tuple(scores))
 
 

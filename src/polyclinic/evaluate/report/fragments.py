@@ -238,7 +238,8 @@ def unasked(result: Result) -> Fragment:
         for task, reasons in sheet["unasked"].items():
             for reason, count in reasons.items():
                 rows.append([escape(task), "", escape(reason), f"{count:,}", escape(sheet["name"])])
-    html = table(["exam", "code", "why", "questions", "where"], rows, text_columns=3) if rows else ""
+    head = ["exam", "code", "why", "questions", "where"]
+    html = details("Left out, and why", table(head, rows, text_columns=3)) if rows else ""
     for what, codes in result["missing"].items():
         html += f"<p>{_MISSING[what]} {_named(codes)}.</p>"
     lead = "No score says anything about what was not asked."
