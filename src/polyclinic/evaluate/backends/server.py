@@ -28,6 +28,7 @@ from polyclinic.runs import sha256_file
 
 PROBE = ("Question: is water wet?\nAnswer:", " yes, it is")
 BAD = "its answer is not in OpenAI's format"
+REFUSED = "check model and max_length; to score choices a server must take echo with logprobs"
 CLIENT_ERRORS = (401, 403, 404)
 SERVER_ERRORS = 500
 
@@ -235,7 +236,7 @@ def _status(endpoint: Endpoint, status: int) -> ServerError:
     if status in CLIENT_ERRORS:
         return ServerError(endpoint.address, f"refuses (HTTP {status})", "check address, model and OPENAI_API_KEY")
     if status < SERVER_ERRORS:
-        return ServerError(endpoint.address, f"refuses a request (HTTP {status})", "check model and max_length")
+        return ServerError(endpoint.address, f"refuses a request (HTTP {status})", REFUSED)
     return _failed(endpoint, f"failed (HTTP {status})")
 
 

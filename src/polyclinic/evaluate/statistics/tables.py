@@ -186,7 +186,8 @@ def macro(group: Sequence[Marked], seed: int) -> Row:
     boot = influence_interval(float(right.sum()), right - weighted(own_mean), clusters, seed)
     tests = _tests(clustered(right - odds, clusters), clustered(right - constant, clusters))
     named = _named("macro", "mean over languages", group)
-    return {**named, **means, "boot_low": boot.low, "boot_high": boot.high, **tests}
+    bounds = {"boot_low": max(0.0, boot.low), "boot_high": min(1.0, boot.high)}  # a share, whatever moves it
+    return {**named, **means, **bounds, **tests}
 
 
 def influence_interval(mean: float, influence: Floats, clusters: Sequence[str], seed: int) -> Interval:
