@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_corpus, commands_evaluate, commands_train
+from polyclinic import commands, commands_analyse, commands_corpus, commands_evaluate, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, whole, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
@@ -78,7 +78,20 @@ def _stages(groups: Any) -> None:
             "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
         )
         _out(alone)
+        if stage == "analyse":
+            what = "where languages part in a dense model, and so where to place experts"
+            _depth(_command(group, "depth", commands_analyse.cmd_analyse_depth, what))
     _difficulty(_command(group, "difficulty", commands_evaluate.cmd_evaluate_difficulty, "how hard each document is"))
+
+
+def _depth(alone: Parser) -> None:
+    """Add what `analyse depth` takes."""
+    alone.add_argument("checkpoint", type=Path, metavar="DENSE")
+    alone.add_argument("--text", action=Once, type=folder, required=True, metavar="DIR", help="folder of records")
+    alone.add_argument("--languages", action=Once, type=word, metavar="CODE,CODE", help="only these of the text")
+    alone.add_argument("--documents", action=Once, type=positive, default=100, metavar="N", help="a language (100)")
+    alone.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of the interval's draws (0)")
+    _out(alone)
 
 
 def _difficulty(alone: Parser) -> None:
