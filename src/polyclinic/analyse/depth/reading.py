@@ -145,7 +145,8 @@ def _hooked(model: PreTrainedModel, projections: Sequence[nn.Module], pass_: _Pa
     try:
         for parameter, _ in before:
             parameter.requires_grad_(False)
-        yield
+        with torch.enable_grad():
+            yield
     finally:
         for handle in handles:
             handle.remove()

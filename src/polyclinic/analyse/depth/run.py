@@ -99,11 +99,14 @@ class Curves:
         return np.asarray(np.average(values_NL[there], axis=0, weights=weight_N[there]))
 
     def curve(self, weight_B: Floats | None = None) -> Floats:
-        """Return separation by layer: of relevant units, in the mean with 1 - margin where texts are parallel."""
-        units = overlap.separation(self.once("relevance", weight_B))
-        if not self.alignment.pairs:
-            return units
-        return (units + 1 - self.aligned(self.alignment.margin_NL, weight_B)) / 2
+        """Return separation by layer: mean of that of active units, of relevant ones, and 1 - margin of translations.
+
+        Relevance alone would not do: its gradient comes through the layers above, and so does their separation.
+        """
+        parts = [overlap.separation(self.once(kind, weight_B)) for kind in ("activity", "relevance")]
+        if self.alignment.pairs:
+            parts.append(1 - self.aligned(self.alignment.margin_NL, weight_B))
+        return np.asarray(np.mean(parts, axis=0))
 
     def resampled(self, resamples: int, seed: int) -> Floats:
         """Return the curve of each draw of buckets, within their halves; draws that miss a language are left out."""
@@ -160,7 +163,8 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     """Return what a person reads of a result."""
     out = [
         f"layer {r['layer']:>3}   separation {r['separation']:.3f} ({r.get('low', r['separation']):.3f} to "
-        f"{r.get('high', r['separation']):.3f})   units {r['relevance_separation']:.3f}"
+        f"{r.get('high', r['separation']):.3f})   "
+        f"active units {r['activity_separation']:.3f}   relevant {r['relevance_separation']:.3f}"
         + (f"   margin {r['margin']:.3f}   retrieval {100 * r['retrieval']:.0f} %" if "margin" in r else "")
         for r in result["layers"]
     ]

@@ -70,4 +70,4 @@ def _check(chosen: list[Document]) -> None:
         halves = {bucket(d.group) % 2 for d in chosen if d.language == code}
         if count < FEWEST or len(halves) < 2:  # noqa: PLR2004
             what = f"too little text in '{code}' ({count} documents)"
-            raise DataError("analyse depth", what, f"give {2 * FEWEST} or more of each language, or leave it out")
+            raise DataError("analyse depth", what, f"read {2 * FEWEST} or more of each language, or leave it out")
