@@ -28,7 +28,8 @@ from polyclinic.progress import Progress
 
 Floats = NDArray[np.float32]
 MEMORY = 1 << 29  # bytes of each of the two tables, of units and of states
-LOGITS = 1 << 27  # numbers of one batch's output, the largest part of a pass
+LOGITS = 1 << 24  # numbers of one batch's output, the largest part of a pass
+LEAST, MOST = 512, 4096  # tokens of one batch, whatever the vocabulary
 FEWEST_UNITS = 64
 
 
@@ -62,7 +63,7 @@ def read(model: PreTrainedModel, passages: Sequence[Passage], progress: Progress
     pass_ = _Pass(table, states, np.linspace(0, units - 1, num).astype(np.int64))
     tokens_BG = np.zeros((BUCKETS, len(languages)), dtype=np.int64)
     has_GN = np.zeros(states.shape[:2], dtype=np.bool_)
-    most, done = max(512, LOGITS // int(model.config.vocab_size)), 0
+    most, done = min(MOST, max(LEAST, LOGITS // int(model.config.vocab_size))), 0
     with _hooked(model, projections, pass_):
         for batch in predicting([p.tokens for p in passages], most):
             rows = [passages[i] for i in batch.indices]
