@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_corpus, commands_evaluate, commands_train
+from polyclinic import commands, commands_analyse, commands_corpus, commands_evaluate, commands_train
 from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, whole, word
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
@@ -69,10 +69,12 @@ def _stages(groups: Any) -> None:
     what = "memory, steps and hours that the training of a recipe takes"
     _train_plan(_command(train, "plan", commands_train.cmd_train_plan, what))
     what = "checkpoint and text to who serves whom"
-    alone = _command(_group(groups, "analyse", what), "run", commands.cmd_analyse_run, what)
+    alone = _command(group := _group(groups, "analyse", what), "run", commands.cmd_analyse_run, what)
     alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     alone.add_argument("--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run")
     _out(alone)
+    what = "where languages part in a dense model, and so where to place experts"
+    _depth(_command(group, "depth", commands_analyse.cmd_analyse_depth, what))
     group = _group(groups, "evaluate", "a model and exams to scores per language")
     what = "ask a checkpoint or a server exams, and say what the scores are worth"
     _evaluate(_command(group, "run", commands_evaluate.cmd_evaluate_run, what))
@@ -117,6 +119,16 @@ def _compare(alone: Parser) -> None:
     alone.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of the intervals (0)")
     what = "compare though they were not asked in the same way"
     alone.add_argument("--across-protocols", action="store_true", help=what)
+
+
+def _depth(alone: Parser) -> None:
+    """Add what `analyse depth` takes."""
+    alone.add_argument("checkpoint", type=Path, metavar="DENSE")
+    alone.add_argument("--text", action=Once, type=folder, required=True, metavar="DIR", help="folder of records")
+    alone.add_argument("--languages", action=Once, type=word, metavar="CODE,CODE", help="only these of the text")
+    alone.add_argument("--documents", action=Once, type=positive, default=100, metavar="N", help="a language (100)")
+    alone.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of the interval's draws (0)")
+    _out(alone)
 
 
 def _difficulty(alone: Parser) -> None:
