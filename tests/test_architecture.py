@@ -44,7 +44,7 @@ ALLOWED = {
     "summary": FLOOR | STAGES | {"page", "ablation_report"},
     "journey": FLOOR | STAGES | {"moe", "summary", "ablation"},
     "console": {"progress"},
-    "arguments": {"errors"},
+    "arguments": {"errors", "languages"},
     "listing": {"families", "languages"},
     "options": FLOOR,
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},

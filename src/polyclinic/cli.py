@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic import commands, commands_corpus, commands_evaluate, commands_train
-from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, whole, word
+from polyclinic.arguments import (
+    Once,
+    Parser,
+    codes,
+    counts,
+    folder,
+    indices,
+    positive,
+    rate,
+    seed,
+    share,
+    whole,
+    word,
+)
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
 PROGRAM = "polyclinic"
@@ -68,17 +81,33 @@ def _stages(groups: Any) -> None:
     _out(loop)
     what = "memory, steps and hours that the training of a recipe takes"
     _train_plan(_command(train, "plan", commands_train.cmd_train_plan, what))
-    for stage, work, what in (
-        ("analyse", commands.cmd_analyse_run, "checkpoint and text to who serves whom"),
-        ("evaluate", commands.cmd_evaluate_run, "checkpoint and exams to scores per language"),
-    ):
-        alone = _command(group := _group(groups, stage, what), "run", work, what)
-        alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-        alone.add_argument(
-            "--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run"
-        )
-        _out(alone)
-    _difficulty(_command(group, "difficulty", commands_evaluate.cmd_evaluate_difficulty, "how hard each document is"))
+    analyse = _group(groups, "analyse", "checkpoint and text to who serves whom")
+    _analyse_run(_command(analyse, "run", commands.cmd_analyse_run, "route text through a mixture and count"))
+    exams = _group(groups, "evaluate", "checkpoint and exams to scores per language")
+    alone = _command(exams, "run", commands.cmd_evaluate_run, "checkpoint and exams to scores per language")
+    alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    alone.add_argument("--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run")
+    _out(alone)
+    _difficulty(_command(exams, "difficulty", commands_evaluate.cmd_evaluate_difficulty, "how hard each document is"))
+
+
+def _analyse_run(alone: Parser) -> None:
+    """Add what `analyse run` takes."""
+    alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder or hub id of any mixture")
+    text = alone.add_mutually_exclusive_group(required=True)
+    what = "folder of .jsonl or .txt, a file a language"
+    text.add_argument("--text", action=Once, type=folder, metavar="DIR", help=what)
+    text.add_argument("--starter", action="store_true", help="the starter corpus, all of it")
+    text.add_argument("--corpus", action=Once, type=folder, metavar="DIR", help="what a built corpus or run holds out")
+    alone.add_argument("--languages", action=Once, type=codes, default=[], metavar="CODE,CODE", help="only these")
+    what = "texts of a language, translations together (all; held out 40)"
+    alone.add_argument("--documents", action=Once, type=positive, metavar="N", help=what)
+    what = "route again with every token told its family"
+    alone.add_argument("--forced", action="store_true", help=what)
+    alone.add_argument("--tokens", action="store_true", help="write a table of single tokens, of a sample")
+    what = "checkpoints (step-*) of its training, for how early routing settles"
+    alone.add_argument("--checkpoints", action=Once, type=folder, metavar="DIR", help=what)
+    _out(alone)
 
 
 def _difficulty(alone: Parser) -> None:

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,25 +270,63 @@ def _check_new(out: Path, source: str) -> None:
 
 
 def cmd_analyse_run(arguments: Namespace) -> int:
-    """Route the held-out text of a built corpus through a mixture."""
-    not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
+    """Route text through a mixture: of a folder, of the starter corpus, or what a built corpus holds out."""
+    inputs = [arguments.checkpoint, arguments.corpus, arguments.text, arguments.checkpoints]
+    not_inside(arguments.out, [str(path) for path in inputs if path])
 
-    from polyclinic.analyse.run import run
+    from polyclinic.analyse.run import Asked, check_forced, run
     from polyclinic.console import ConsoleProgress
+    from polyclinic.moe.checkpoint import resolve
     from polyclinic.recipe import AnalyseSection
-    from polyclinic.runs import RunFolder, read_json
+    from polyclinic.runs import RunFolder, read_json, weight_digests
 
-    section, corpus = AnalyseSection(), built_corpus(arguments.corpus)
-    key = {"analyse": section.model_dump(), **_digests(arguments.checkpoint, corpus)}
-    documents, progress = _documents(corpus), ConsoleProgress(sys.stderr)
+    section, checkpoint = AnalyseSection(), resolve(str(arguments.checkpoint))
+    if arguments.forced:
+        check_forced(checkpoint)
+    documents, source = _to_route(arguments, section.max_documents_per_language)
+    steps = _training_steps(arguments.checkpoints)
+    asked = Asked(arguments.languages, arguments.documents, arguments.forced, arguments.tokens, steps)
+    named = {**asked._asdict(), "languages": sorted(asked.languages), "checkpoints": [name for name, _ in steps]}
+    key = {"analyse": section.model_dump(), "asked": named, "text": source, **weight_digests(checkpoint)}
+    progress = ConsoleProgress(sys.stderr)
     with RunFolder.open(arguments.out) as folder:
-        folder.step("analyse", key, lambda f: run(section, arguments.checkpoint, documents, f, 0, progress))
+        folder.step("analyse", key, lambda f: run(section, checkpoint, documents, f, 0, progress, asked))
     result = read_json(arguments.out / "analyse" / "routing.json")
     lines = [
         f"layer {r['layer']}   information {r['corrected']:.3f} nats above chance (p {r['p_value']:.3f})"
         for r in result["layers"]
     ]
     return emit(arguments, result, lines)
+
+
+def _to_route(arguments: Namespace, cap: int) -> tuple[Any, Any]:
+    """Return documents that can be read more than once, and what tells them from others."""
+    from polyclinic.analyse.texts import Folder
+    from polyclinic.corpus import starter
+    from polyclinic.records import held_out
+    from polyclinic.runs import MANIFEST, sha256_file
+
+    if arguments.text:
+        folder = Folder(arguments.text, arguments.languages)
+        return folder, {str(path.relative_to(arguments.text)): sha256_file(path) for path in folder.files}
+    if arguments.starter:
+        documents, source = list(starter.documents()), starter.version()
+    else:
+        corpus = built_corpus(arguments.corpus)
+        documents, source = held_out(_documents(corpus), arguments.documents or cap), sha256_file(corpus / MANIFEST)
+    return [d for d in documents if not arguments.languages or d.language in arguments.languages], source
+
+
+def _training_steps(folder: Path | None) -> list[tuple[str, Any]]:
+    """Return the checkpoints of a training by name, each with what loads it into a model."""
+    if folder is None:
+        return []
+    from polyclinic.train.checkpoint import load_weights
+
+    steps = sorted(path for path in folder.glob("step-*") if path.is_dir())
+    if len(steps) < 2:  # noqa: PLR2004
+        raise DataError(folder, "holds fewer than two checkpoints (step-*)", "name the checkpoints of a training")
+    return [(path.name, partial(load_weights, path)) for path in steps]
 
 
 def cmd_evaluate_run(arguments: Namespace) -> int:

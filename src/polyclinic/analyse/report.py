@@ -30,10 +30,10 @@ def routing_map(result: dict[str, Any]) -> Fragment:
     """Return the table of languages by experts, one table per sparse layer."""
     names = [f["name"] for f in result["families"]]
     key = ", ".join(f"<b>{i}</b>&nbsp;{escape(name)}" for i, name in enumerate(names))
-    html = f"<p>Experts: {key}.</p>"
+    html = f"<p>Experts: {key}.</p>" if names else ""
     for layer, rows in result["shares"].items():
         ordered = sorted(rows, key=lambda r: (result["expert_of"].get(r["language"], -1), r["language"]))
-        head = ["code", "language", "own family", "tokens", *map(str, range(len(names)))]
+        head = ["code", "language", "own family", "tokens", *map(str, range(result["experts"]))]
         html += table(head, [_row(r, result, names) for r in ordered], f"Layer {layer}", text_columns=3)
     most = 100 // result["top_k"]
     return Fragment("Which expert serves which language", MAP_LEAD.format(top=result["top_k"], most=most), html)
@@ -75,8 +75,10 @@ def information(result: dict[str, Any]) -> Fragment:
         }
         html += figure(figures.lines(curves, "layer", "nats", marks=True), "Information between expert and language.")
     own = result["own_expert"]
+    if not own:  # a mixture without families
+        return Fragment("Is the routing about language?", INFORMATION_LEAD, html)
     mean = sum(own.values()) / len(own)
-    guess = result["top_k"] / len(result["families"])
+    guess = result["top_k"] / result["experts"]
     html += (
         f"<p>Left free, a token's own family expert is among its picks for {percent(mean)} % of tokens (mean over "
         f"languages); blind picks would reach {percent(guess)} %. Only the last layers hold experts here, so nothing "
