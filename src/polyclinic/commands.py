@@ -274,15 +274,14 @@ def cmd_analyse_run(arguments: Namespace) -> int:
     inputs = [arguments.checkpoint, arguments.corpus, arguments.text, arguments.checkpoints]
     not_inside(arguments.out, [str(path) for path in inputs if path])
 
-    from polyclinic.analyse.run import Asked, check_forced, run
+    from polyclinic.analyse.asked import Asked
+    from polyclinic.analyse.run import run
     from polyclinic.console import ConsoleProgress
     from polyclinic.moe.checkpoint import resolve
     from polyclinic.recipe import AnalyseSection
     from polyclinic.runs import RunFolder, read_json, weight_digests
 
     section, checkpoint = AnalyseSection(), resolve(str(arguments.checkpoint))
-    if arguments.forced:
-        check_forced(checkpoint)
     documents, source = _to_route(arguments, section.max_documents_per_language)
     steps = _training_steps(arguments.checkpoints)
     asked = Asked(arguments.languages, arguments.documents, arguments.forced, arguments.tokens, steps)

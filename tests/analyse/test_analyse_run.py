@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 import small
 from polyclinic.analyse import run as analyse
+from polyclinic.analyse.asked import Asked
 from polyclinic.analyse.counting import Counts
 from polyclinic.analyse.describe import describe
 from polyclinic.analyse.report import fragments
@@ -76,7 +77,7 @@ def special_tokenizer(folder: Path) -> None:
 
 def walk(mixture: Path, folder: Path, documents: list[Document], **asked: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    analyse.run(SECTION, mixture, documents, folder, 0, Silent(), analyse.Asked(**asked))
+    analyse.run(SECTION, mixture, documents, folder, 0, Silent(), Asked(**asked))
     return json.loads((folder / "routing.json").read_text("utf-8"))
 
 

@@ -47,9 +47,11 @@ def places(model: PreTrainedModel) -> list[Place]:
     Raises CheckpointError for a model that has none, or layers of unlike numbers of experts.
     """
     found = [place for name, module in model.named_modules() if (place := _place(model, name, module))]
-    kind = model.config.model_type
+    kind = model.name_or_path or model.config.model_type
     if not found:
-        raise CheckpointError(kind, "is not a mixture: no module is called with picks of experts", "give a mixture")
+        raise CheckpointError(
+            kind, "is not a mixture: nothing in it is called with picks of experts", "give one that is"
+        )
     if len({_count(place.experts) for place in found}) > 1:
         raise CheckpointError(kind, "its layers hold unlike numbers of experts", "give a mixture with as many in each")
     return found

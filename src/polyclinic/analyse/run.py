@@ -1,12 +1,13 @@
 """The analyse step: text routed through a mixture, as counts and as one JSON file of facts."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from polyclinic.analyse import capture, texts
+from polyclinic.analyse.asked import Asked
 from polyclinic.analyse.counting import Counts
 from polyclinic.analyse.describe import describe, own_expert
 from polyclinic.analyse.probes import saturation
@@ -15,7 +16,6 @@ from polyclinic.analyse.sampling import Sample, quota
 from polyclinic.analyse.tally import Tally
 from polyclinic.analyse.tally_files import save_tally
 from polyclinic.analyse.token_table import write_tokens
-from polyclinic.errors import CheckpointError
 from polyclinic.moe.attach import Routing, attach, detach
 from polyclinic.moe.checkpoint import POLYCLINIC, load_model, read_families
 from polyclinic.progress import Progress
@@ -25,17 +25,6 @@ from polyclinic.runs import write_json
 
 RESULT = "routing.json"
 TALLY, FORCED, TOKENS = "tally.npz", "tally_forced.npz", "tokens.parquet"
-
-
-class Asked(NamedTuple):
-    """What a person asks for beyond the step of a run."""
-
-    languages: Sequence[str] = ()  # all where empty
-    cap: int | None = None  # texts of a language, translations chosen together
-    forced: bool = False  # the same text again, with every token told its family
-    tokens: bool = False  # a table of single tokens
-    # name of a checkpoint, and what puts its weights into the model; the last one is compared with
-    checkpoints: Sequence[tuple[str, Callable[[PreTrainedModel], None]]] = ()
 
 
 def run(
@@ -132,9 +121,3 @@ def _forced(walk: _Walk, expert_of: dict[str, int], folder: Path) -> dict[str, A
         detach(walk.model)
     save_tally(folder / FORCED, tally)
     return {"family_ids": "on", "tokens": tally.num_tokens, "own_expert_unforced": own_expert(tally, expert_of)}
-
-
-def check_forced(checkpoint: Path) -> None:
-    """Raise CheckpointError for a mixture that has no families to force."""
-    if not (checkpoint / POLYCLINIC).is_file():
-        raise CheckpointError(checkpoint, "has no families to force", "leave out --forced")

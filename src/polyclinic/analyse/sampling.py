@@ -19,7 +19,8 @@ from torch import Tensor
 from polyclinic.analyse.capture import Call
 from polyclinic.analyse.tally import IntArray, LayerCounts, SharedTokens, TopTokens
 
-MAX_PICKS = 8_000_000  # tokens x layers x picks in the sample
+MAX_TOKENS = 200_000  # in the sample
+MAX_PICKS = 4_000_000  # tokens x layers x picks in the sample
 MAX_IDS = 2_000
 MAX_PAIRS = 4_000
 TOP = 50  # token ids listed for an expert
@@ -122,7 +123,7 @@ class Sample:
 
 def quota(layers: int, top_k: int, languages: int) -> int:
     """Return how many tokens of a language the sample holds."""
-    return max(MAX_PICKS // (layers * top_k * languages), 1)
+    return max(min(MAX_TOKENS, MAX_PICKS // (layers * top_k)) // languages, 1)
 
 
 def shared_tokens(taken: Taken, language_B: IntArray, experts: int) -> SharedTokens:
