@@ -31,7 +31,7 @@ class World:
 Router = Callable[[World, int, np.random.Generator], np.ndarray]  # -> probabilities (T, E)
 
 
-def world(  # noqa: PLR0913
+def world(
     languages: tuple[str, ...] = ("en", "fr", "ru", "zh"),
     buckets: int = 16,
     tokens: int = 400,
@@ -63,8 +63,13 @@ def sees(labels: np.ndarray, num_experts: int, seed: int, sharp: float = 1.0) ->
     return out
 
 
-def tally(  # noqa: PLR0913
-    made: World, routers: list[Router], num_experts: int = 4, top_k: int = 1, seed: int = 0, layers: list[int] | None = None
+def tally(
+    made: World,
+    routers: list[Router],
+    num_experts: int = 4,
+    top_k: int = 1,
+    seed: int = 0,
+    layers: list[int] | None = None,
 ) -> Tally:
     """Route the world and count: picks without replacement, in proportion to the router's probabilities."""
     generator = np.random.default_rng(seed)
@@ -98,14 +103,15 @@ def counted(
     position = np.zeros((num_layers, 10, num_experts), dtype=np.int64)
     for layer in range(num_layers):
         chosen = picks_TLK[:, layer]
-        np.add.at(first, (made.bucket, layer, chosen[:, 0]), 1)
-        np.add.at(position, (layer, (made.place * 10).astype(int), chosen[:, 0]), 1)
+        first[:, layer] = table((num_buckets, num_experts), made.bucket, chosen[:, 0])
+        position[layer] = table((10, num_experts), (made.place * 10).astype(int), chosen[:, 0])
         for one in range(top_k):
-            np.add.at(picks, (made.bucket, layer, chosen[:, one]), 1)
+            picks[:, layer] += table((num_buckets, num_experts), made.bucket, chosen[:, one])
             for other in range(top_k):
-                np.add.at(co, (layer, chosen[:, one], chosen[:, other]), 1)
+                co[layer] += table((num_experts, num_experts), chosen[:, one], chosen[:, other])
         if layer:
-            np.add.at(following, (made.language, layer - 1, picks_TLK[:, layer - 1, 0], chosen[:, 0]), 1)
+            shape = (num_languages, num_experts, num_experts)
+            following[:, layer - 1] = table(shape, made.language, picks_TLK[:, layer - 1, 0], chosen[:, 0])
     margin, entropy = (np.stack([np.bincount(made.language, s, num_languages) for s in part.T], 1) for part in sums)
     return Tally(
         layers=tuple(layers or range(num_layers)),
@@ -128,23 +134,31 @@ def counted(
     )
 
 
+def table(shape: tuple[int, ...], *fields: np.ndarray) -> np.ndarray:
+    """Count how often each combination of fields occurs."""
+    return np.bincount(np.ravel_multi_index(fields, shape), minlength=int(np.prod(shape))).reshape(shape)
+
+
 def shared_tokens(made: World, picks_TLK: np.ndarray, num_experts: int) -> SharedTokens:
     """Count by id, by predecessor and by bucket, every id and pair."""
     ids, token = np.unique(made.token, return_inverse=True)
-    rows, row = np.unique(np.stack([token, made.bucket]), axis=1, return_inverse=True)
     inner = made.previous >= 0
-    triples = np.stack([token, made.previous, made.bucket])[:, inner]
-    pairs, pair = np.unique(triples, axis=1, return_inverse=True)
+    rows, row = numbered(token, made.bucket)
+    pairs, pair = numbered(token[inner], made.previous[inner], made.bucket[inner])
     return SharedTokens(
         ids,
-        rows[0],
-        rows[1],
-        layer_counts(row.ravel(), picks_TLK, num_experts, True),
-        pairs[0],
-        pairs[1],
-        pairs[2],
-        layer_counts(pair.ravel(), picks_TLK[inner], num_experts, False),
+        *rows,
+        layer_counts(row, picks_TLK, num_experts, True),
+        *pairs,
+        layer_counts(pair, picks_TLK[inner], num_experts, False),
     )
+
+
+def numbered(*fields: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the distinct rows of the fields in their order, and the row of each token."""
+    sizes = [int(field.max()) + 1 for field in fields]
+    names, index = np.unique(np.ravel_multi_index(fields, sizes), return_inverse=True)
+    return list(np.unravel_index(names, sizes)), index
 
 
 def layer_counts(row: np.ndarray, picks_TLK: np.ndarray, num_experts: int, every: bool) -> LayerCounts:

@@ -105,7 +105,10 @@ def associate(rows: Rows, shuffles: int, resamples: int, seed: int) -> Associati
     coarse_L = _knowledge(_sums(rows.group_C, len(observed)) @ observed.reshape(len(observed), -1), observed.shape)
     most_L = -coarse_L / tokens
     estimate_L = most_L + _knowledge(observed, observed.shape) / tokens
-    null = [most_L + _knowledge(_table(rows, order), observed.shape) / tokens for order in _shuffles(rows, shuffles, generator)]
+    null = [
+        most_L + _knowledge(_table(rows, order), observed.shape) / tokens
+        for order in _shuffles(rows, shuffles, generator)
+    ]
     null_SL = np.array(null).reshape(shuffles, -1)
     numbers, number_R = np.unique(rows.number_R, return_inverse=True)
     draws_QN = generator.multinomial(len(numbers), np.full(len(numbers), 1 / len(numbers)), size=resamples)

@@ -91,7 +91,7 @@ def row_sizes(counts: LayerCounts, num_rows: int) -> IntArray:
 
 
 def frequent_first(token_U: IntArray, size_U: IntArray, limit: int) -> IntArray:
-    """Number the rows of the most frequent ids, as many whole ids as the limit lets in; -1 for the others."""
+    """Return new numbers of the rows of the most frequent ids, whole ids up to the limit; -1 for the others."""
     totals, rows = np.bincount(token_U, size_U), np.bincount(token_U)
     ranked = np.argsort(-totals, kind="stable")
     chosen = np.zeros(len(totals), dtype=bool)
@@ -124,21 +124,21 @@ def token_information(tally: Tally, every: bool, shuffles: int, seed: int) -> di
     tables = {}
     if len(used.token_U):
         counts, alone = dense_counts(tally.shared.counts, used.row_R, tally, every), np.arange(len(used.token_U))
-        pairs, first = _numbered(used.token_U * len(tally.languages) + used.language_U)
+        pairs, first = numbered(used.token_U * len(tally.languages) + used.language_U)
         strata = sized_strata(used.language_U, used.size_U, generator)
         tables["I(E;T|L)"] = Rows(pairs, used.language_U[first], strata, alone, used.part_U, counts)
-        ids, first = _numbered(used.token_U)
+        ids, first = numbered(used.token_U)
         strata = sized_strata(np.zeros_like(ids), used.size_U, generator)
         tables["I(E;T)"] = Rows(ids, np.zeros_like(first), strata, alone, used.part_U, counts)
     if len(common.token_U):
         counts = dense_counts(tally.shared.counts, common.row_R, tally, every)
-        pairs, first = _numbered(common.token_U * len(tally.languages) + common.language_U)
+        pairs, first = numbered(common.token_U * len(tally.languages) + common.language_U)
         units = common.language_U * PARTS + common.part_U
         tables["I(E;L|T)"] = Rows(pairs, common.token_U[first], common.token_U, units, common.part_U, counts)
     return {name: associate(rows, shuffles, RESAMPLES, seed) for name, rows in tables.items()}
 
 
-def _numbered(labels: IntArray) -> tuple[IntArray, IntArray]:
+def numbered(labels: IntArray) -> tuple[IntArray, IntArray]:
     """Return labels as numbers from 0, and a row of each."""
     _, first, index = np.unique(labels, return_index=True, return_inverse=True)
     return index.astype(np.int64), first
