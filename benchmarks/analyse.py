@@ -39,9 +39,7 @@ def main() -> None:
     nothing = np.zeros((len(made), LAYERS))
     tally = counted(made, picks, (nothing, nothing), options.experts)
     entries, rows = len(tally.shared.counts.row_N), len(tally.shared.token_R)
-    print(
-        f"{len(made):,} tokens, {options.shuffles} shuffles, {rows:,} rows, {entries:,} entries; building held {_gigabytes():.1f} GB at most"
-    )
+    print(f"{len(made):,} tokens, {rows:,} rows, {entries:,} entries, {options.shuffles} shuffles")
     preset = load_preset("apollo")
     families = {
         "families": [{"name": family.name} for family in preset.families],

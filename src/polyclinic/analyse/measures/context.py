@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from polyclinic.analyse.measures.association import Association, Rows, associate, sized_strata
+from polyclinic.analyse.measures.association import Association, Rows, associate
 from polyclinic.analyse.measures.information import (
     FEWEST,
     PARTS,
@@ -17,11 +17,12 @@ from polyclinic.analyse.tally import IntArray, Tally
 
 
 def context(tally: Tally, shuffles: int, seed: int) -> Association | None:
-    """Measure 1 - H(E|T, previous) / H(E|T) in each layer as the score of an association.
+    """Measure 1 - H(E|T, L, previous) / H(E|T, L) in each layer as the score of an association.
 
-    Over the pairs (id, predecessor) with at least 8 tokens whose id has two such pairs. The null hands
-    predecessors out anew over the rows (pair, language, part) of one id in one language, rows of like
-    size, so what the language alone says is taken off. None without such pairs.
+    With one language that is the score of one text, 1 - H(E|T, previous) / H(E|T). Over the pairs (id,
+    predecessor) with at least 8 tokens whose id has two such pairs. The null hands the predecessors of
+    one id out anew within each part of a language's buckets, so neither the language nor a document's
+    own taste counts as context. None without such pairs.
     """
     shared, num = tally.shared, len(tally.languages)
     sizes = row_sizes(shared.pair_counts, len(shared.pair_token_Q))
@@ -42,16 +43,14 @@ def context(tally: Tally, shuffles: int, seed: int) -> Association | None:
 
 def _associated(tally: Tally, row_Q: IntArray, source_U: IntArray, shuffles: int, seed: int) -> Association:
     """Associate predecessors with experts within ids; `source_U` is a row of the tally for each row here."""
-    shared = tally.shared
+    shared, num = tally.shared, len(tally.languages)
     counts = dense_counts(shared.pair_counts, row_Q, tally, every=False)
-    token_U = shared.pair_token_Q[source_U]
-    cells, first = numbered(_pairs(token_U, shared.pair_previous_Q[source_U]))
-    size_U = counts[:, 0].sum(1).astype(np.int64)
-    languages = tally.bucket_language[shared.pair_bucket_Q[source_U]]
-    alike = numbered(token_U * len(tally.languages) + languages)[0]
-    strata = sized_strata(alike, size_U, np.random.default_rng(seed))
-    part_U = tally.bucket_number[shared.pair_bucket_Q[source_U]] % PARTS
-    rows = Rows(cells, numbered(token_U)[0][first], strata, np.arange(len(cells)), part_U, counts)
+    token_U, bucket_U = shared.pair_token_Q[source_U], shared.pair_bucket_Q[source_U]
+    within_U = token_U * num + tally.bucket_language[bucket_U]
+    part_U = tally.bucket_number[bucket_U] % PARTS
+    cells, first = numbered(_pairs(within_U, shared.pair_previous_Q[source_U]))
+    groups, _ = numbered(within_U)
+    rows = Rows(cells, groups[first], within_U * PARTS + part_U, np.arange(len(cells)), part_U, counts)
     return associate(rows, shuffles, RESAMPLES, seed)
 
 
