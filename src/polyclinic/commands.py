@@ -292,8 +292,8 @@ def cmd_analyse_run(arguments: Namespace) -> int:
         folder.step("analyse", key, lambda f: run(section, checkpoint, documents, f, 0, progress, asked))
     result = read_json(arguments.out / "analyse" / "routing.json")
     lines = [
-        f"layer {r['layer']}   information {r['corrected']:.3f} nats above chance (p {r['p_value']:.3f})"
-        for r in result["layers"]
+        f"layer {r['layer']}   information {r['estimate'] - r['null']:.3f} nats above chance (p {r['p_value']:.3f})"
+        for r in result["information"]["first_pick"]["I(E;L)"]["layers"]
     ]
     return emit(arguments, result, lines)
 

@@ -86,7 +86,7 @@ def test_a_stock_mixture_is_analysed_and_has_no_family_to_force(
     model.save_pretrained(folder)
     shutil.copy(mixture / "tokenizer.json", folder)
     result = routed(capsys, folder, "--text", texts, "--out", tmp_path / "out")
-    assert [layer["layer"] for layer in result["layers"]] == stock.LAYERS["glm4_moe"]
+    assert result["layers_of"] == stock.LAYERS["glm4_moe"]
     assert result["own_expert"] == {}
     code, line = refused(capsys, folder, "--text", texts, "--out", tmp_path / "other", "--forced")
     assert (code, "polyclinic.json" in line) == (4, True)

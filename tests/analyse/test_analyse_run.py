@@ -15,7 +15,6 @@ import small
 from polyclinic.analyse import run as analyse
 from polyclinic.analyse.asked import Asked
 from polyclinic.analyse.counting import Counts
-from polyclinic.analyse.describe import describe
 from polyclinic.analyse.report import fragments
 from polyclinic.analyse.route import MAX_TOKENS
 from polyclinic.analyse.tally import Tally
@@ -27,7 +26,6 @@ from polyclinic.recipe import AnalyseSection
 from polyclinic.records import Document, Turn
 
 SECTION = AnalyseSection(shuffles=10, max_documents_per_language=4)
-FAMILIES = {"families": [{"name": n} for n in ("Zero", "One", "Two")], "expert_of": {"ar": 2, "en": 0}}
 
 
 class Heard(Silent):
@@ -81,19 +79,14 @@ def walk(mixture: Path, folder: Path, documents: list[Document], **asked: Any) -
     return json.loads((folder / "routing.json").read_text("utf-8"))
 
 
-def test_shares_loads_and_tokens_follow_from_the_counts() -> None:
-    result = describe(toy(), FAMILIES, shuffles=10, seed=0)
-    assert result["tokens_of"] == {"ar": 10, "en": 4, "th": 2}
-    assert result["tokens"] == 16
-    assert result["shares"]["3"][0] == {"language": "ar", "shares": [0.5, 0.0, 0.5]}
-    assert result["shares"]["4"][1] == {"language": "en", "shares": [0.0, 0.5, 0.5]}
-    assert result["layers"][0]["load"] == [16 / 32, 6 / 32, 10 / 32]
-    assert [layer["layer"] for layer in result["layers"]] == [3, 4]
-
-
 def test_the_own_expert_counts_per_token_and_mean_over_layers() -> None:
-    own = describe(toy(), FAMILIES, shuffles=10, seed=0)["own_expert"]
+    own = analyse.own_expert(toy(), {"ar": 2, "en": 0})
     assert own == {"ar": pytest.approx((10 / 10 + 6 / 10) / 2), "en": pytest.approx((4 / 4 + 0) / 2)}
+
+
+def test_what_is_not_a_number_is_null_in_json() -> None:
+    value = {"a": [1.5, float("nan"), (2, float("inf"))], "b": {"c": "nan", "d": None, "e": True}}
+    assert analyse.plain(value) == {"a": [1.5, None, [2, None]], "b": {"c": "nan", "d": None, "e": True}}
 
 
 def test_text_is_routed_and_described(mixture: Path, tmp_path: Path) -> None:
@@ -105,9 +98,9 @@ def test_text_is_routed_and_described(mixture: Path, tmp_path: Path) -> None:
         lengths[document.language] += len(tokenizer.encode(plain_text(document)).ids)
     assert result["tokens_of"] == lengths
     assert result["family_ids"] == "off"
-    for rows in result["shares"].values():
-        assert [row["language"] for row in rows] == sorted(small.LANGUAGES)
-        assert all(sum(row["shares"]) == pytest.approx(1, abs=1e-5) for row in rows)
+    assert [row["language"] for row in result["shares"]] == sorted(small.LANGUAGES)
+    for row in result["shares"]:
+        assert np.sum(row["layers"], axis=1) == pytest.approx([result["top_k"]] * 2)
     assert set(result["own_expert"]) == set(small.LANGUAGES)
     assert fragments(tmp_path)[0].title == "Which expert serves which language"
 
@@ -135,8 +128,8 @@ def test_long_texts_are_cut_and_special_names_are_text(mixture: Path, tmp_path: 
 def test_the_map_frames_the_own_expert_and_names_every_language(mixture: Path, tmp_path: Path) -> None:
     result = walk(mixture, tmp_path, small.documents(2, "held_out"))
     html = fragments(tmp_path)[0].html
-    assert html.count('class="heat own"') == len(small.LANGUAGES) * len(result["layers"])
-    assert html.count('dir="rtl"') == len(result["layers"])  # Arabic, once a table
+    assert html.count('class="heat own"') == len(small.LANGUAGES) * len(result["layers_of"])
+    assert html.count('dir="rtl"') == len(result["layers_of"])  # Arabic, once a table
     for family in result["families"]:
         assert family["name"].replace("&", "&amp;") in html
 
@@ -182,7 +175,7 @@ def test_the_forced_view_stands_apart_and_says_what_would_have_been_picked(mixtu
 def test_single_tokens_are_written_where_asked(mixture: Path, tmp_path: Path) -> None:
     result = walk(mixture, tmp_path, small.documents(3), tokens=True)
     rows = pq.read_table(tmp_path / "tokens.parquet").to_pylist()
-    layers = [layer["layer"] for layer in result["layers"]]
+    layers = result["layers_of"]
     assert len(rows) == len(layers) * result["tokens"]
     tally = load_tally(tmp_path / "tally.npz")
     for position, layer in enumerate(layers):
@@ -202,7 +195,7 @@ def test_a_mixture_without_families_is_described_and_cannot_be_forced(mixture: P
     assert (result["own_expert"], result["families"]) == ({}, [])
     html = [fragment.html for fragment in fragments(tmp_path / "out")]
     assert "own family expert" not in html[1]
-    assert html[0].count('class="heat"') == result["experts"] * len(small.LANGUAGES) * len(result["layers"])
+    assert html[0].count('class="heat"') == result["num_experts"] * len(small.LANGUAGES) * len(result["layers_of"])
     with pytest.raises(CheckpointError, match=r"polyclinic\.json"):
         walk(copy, tmp_path / "out", small.documents(3), forced=True)
 

@@ -1,16 +1,19 @@
 """The analyse step: text routed through a mixture, as counts and as one JSON file of facts."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from polyclinic.analyse import capture, texts
 from polyclinic.analyse.asked import Asked
 from polyclinic.analyse.counting import Counts
-from polyclinic.analyse.describe import describe, own_expert
-from polyclinic.analyse.probes import saturation
+from polyclinic.analyse.measures.describe import describe
+from polyclinic.analyse.measures.saturation import saturation
+from polyclinic.analyse.probes import picks_of
 from polyclinic.analyse.route import encoder, families_of, route, windows
 from polyclinic.analyse.sampling import Sample, quota
 from polyclinic.analyse.tally import Tally
@@ -51,23 +54,45 @@ def run(
     counts = walk.count(asked.tokens)
     tally = counts.tally()
     save_tally(folder / TALLY, tally)
-    facts = {"family_ids": "off", **describe(tally, families, section.shuffles, seed)}
+    facts = {"family_ids": "off", **families, "own_expert": own_expert(tally, families["expert_of"])}
+    facts |= describe(tally, families if families["families"] else None, section.shuffles, seed)
     facts |= {"parallel": found.parallel, "left_out": found.left_out}
     if asked.tokens and counts.sample is not None:
         write_tokens(folder / TOKENS, counts.sample.documents(), tally.layers, tally.languages)
     if asked.forced:
         facts["forced"] = _forced(walk, families["expert_of"], folder)
     if asked.checkpoints and counts.sample is not None:
-        facts["saturation"] = saturation(model, counts.sample.documents(), tally.layers, asked.checkpoints)
-    write_json(folder / RESULT, facts)
+        picks = picks_of(model, counts.sample.documents(), asked.checkpoints)
+        facts["saturation"] = saturation(picks, asked.checkpoints[-1][0], experts)
+    write_json(folder / RESULT, plain(facts))
     return {"documents": walk.documents, "tokens": tally.num_tokens}
 
 
 def families_in(checkpoint: Path, is_needed: bool) -> dict[str, Any]:
     """Return the families of a mixture that has them; others have none, unless they are needed."""
     if is_needed or (checkpoint / POLYCLINIC).is_file():
-        return read_families(checkpoint)
+        facts = read_families(checkpoint)
+        return {key: facts[key] for key in ("families", "expert_of")}
     return {"families": [], "expert_of": {}}
+
+
+def own_expert(tally: Tally, expert_of: Mapping[str, int]) -> dict[str, float]:
+    """Return, per language with a family, the share of tokens with its expert among the unforced picks.
+
+    Mean over sparse layers.
+    """
+    tokens_G = np.bincount(tally.bucket_language, tally.tokens_B, len(tally.languages))
+    shares_G = tally.own_GL.mean(1) / tokens_G
+    return {code: float(share) for code, share in zip(tally.languages, shares_G, strict=True) if code in expert_of}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it: what is not a number is null."""
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _say(found: texts.Survey, progress: Progress) -> None:

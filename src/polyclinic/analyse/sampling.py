@@ -19,7 +19,7 @@ from torch import Tensor
 from polyclinic.analyse.capture import Call
 from polyclinic.analyse.tally import IntArray, LayerCounts, SharedTokens, TopTokens
 
-MAX_TOKENS = 200_000  # in the sample
+MAX_TOKENS = 120_000  # in the sample
 MAX_PICKS = 4_000_000  # tokens x layers x picks in the sample
 MAX_IDS = 2_000
 MAX_PAIRS = 4_000
@@ -180,17 +180,23 @@ def _layer_counts(
     row_T: IntArray, first_LT: NDArray[np.int16], picks_LTK: NDArray[np.int16] | None, experts: int
 ) -> LayerCounts:
     """Count (row, expert) in each layer, by first pick and, where given, by all picks."""
-    parts = []
+    parts: list[list[IntArray]] = [[], [], [], []]
     for layer, first_T in enumerate(first_LT):
         key_T = row_T * experts + first_T
         every = key_T if picks_LTK is None else _each_once(row_T[:, None] * experts + picks_LTK[layer])
         keys, counts = np.unique(every, return_counts=True)
         first = np.bincount(np.searchsorted(keys, key_T), minlength=len(keys))
-        parts.append((keys, first, counts))
-    sizes = [len(keys) for keys, *_ in parts]
-    keys, first, counts = (np.concatenate([np.empty(0, dtype=np.int64), *(p[i] for p in parts)]) for i in range(3))
-    picks = np.empty(0, dtype=np.int64) if picks_LTK is None else counts
-    return LayerCounts(np.concatenate([[0], np.cumsum(sizes)]), keys // experts, keys % experts, first, picks)
+        for part, values in zip(parts, (keys // experts, keys % experts, first, counts), strict=True):
+            part.append(values)
+    start = np.cumsum([0, *map(len, parts[0])])
+    if picks_LTK is None:
+        parts[3] = []
+    fields = [_joined(parts.pop(0)) for _ in range(4)]  # each part goes once it is joined: the tables are large
+    return LayerCounts(start, *fields)
+
+
+def _joined(parts: list[IntArray]) -> IntArray:
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
 
 
 def _each_once(key_TK: IntArray) -> IntArray:
