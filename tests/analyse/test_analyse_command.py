@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import small
 import stock_mixtures as stock
 from polyclinic.analyse.tally_files import load_tally
 from polyclinic.cli import main
+from polyclinic.moe.attach import sparse_layers
+from polyclinic.moe.checkpoint import load_model
+from polyclinic.train.checkpoint import save
 
 Capture = pytest.CaptureFixture[str]
 
@@ -66,6 +70,27 @@ def test_the_starter_corpus_is_routed_in_chosen_languages(mixture: Path, tmp_pat
     result = routed(capsys, mixture, "--starter", "--out", out, "--languages", "sw,ja", "--documents", "3")
     assert list(result["tokens_of"]) == ["ja", "sw"]
     assert load_tally(out / "analyse" / "tally.npz").bucket_number.tolist().count(0) == 2
+
+
+def test_checkpoints_of_a_training_are_compared_with_the_last(
+    mixture: Path, texts: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = load_model(mixture)
+    for step in (1, 2):
+        optimizer = torch.optim.AdamW(model.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+        save(tmp_path / "steps", step, model, optimizer, schedule, "{}")
+        with torch.no_grad():
+            for layer in sparse_layers(model).values():
+                layer.mlp.gate.weight.neg_()
+    result = routed(capsys, mixture, "--text", texts, "--out", tmp_path / "out", "--checkpoints", tmp_path / "steps")
+    found = result["saturation"]
+    assert list(found["checkpoints"]) == ["step-00000001", "step-00000002"]
+    assert (found["last"], found["n"]) == ("step-00000002", result["tokens"])
+    assert found["checkpoints"]["step-00000002"]["overlap"] == [1.0, 1.0]
+    assert max(found["checkpoints"]["step-00000001"]["same_first"]) < 0.5  # what was best is now worst
+    alone = routed(capsys, mixture, "--text", texts, "--out", tmp_path / "alone")
+    assert {k: v for k, v in result.items() if k != "saturation"} == alone
 
 
 def test_a_dense_model_is_refused(mixture: Path, texts: Path, tmp_path: Path, capsys: Capture) -> None:

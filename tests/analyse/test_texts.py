@@ -107,6 +107,7 @@ def test_a_cap_takes_the_same_texts_in_every_language() -> None:
     found = look(documents, cap=10)
     taken = [{d.group for d in documents if d.language == c and found.takes(d)} for c in ("en", "fr")]
     assert taken[0] == taken[1] == set(sorted({d.group for d in documents}, key=place_of)[:10])
+    assert (found.routed(), look(documents).routed()) == (20, 200)
     assert look(documents).takes(documents[0])
     assert not found.takes(text("th", "g1"))
 

@@ -96,8 +96,7 @@ def plain(value: Any) -> Any:
 
 
 def _say(found: texts.Survey, progress: Progress) -> None:
-    documents = sum(found.documents.values())
-    progress.say(f"{documents:,} documents in {len(found.languages)} languages, family ids off")
+    progress.say(f"{found.routed():,} documents in {len(found.languages)} languages, family ids off")
     if found.left_out:
         listed = ", ".join(f"{code} ({tokens} tokens)" for code, tokens in found.left_out.items())
         progress.say(f"too little text, left out: {listed}")
@@ -128,13 +127,13 @@ class _Walk:
         tokens = quota(len(self._layers), top_k, len(languages))
         sample = Sample(len(self._layers), len(languages), tokens, with_weights)
         counts = Counts(self._layers, experts, languages, self._families, is_forced, sample)
-        total = sum(self._found.documents.values())
+        total = self._found.routed()
         route(self.model, self._read(), counts, self._families if is_forced else None, lambda n: self._at(n, total))
         return counts
 
     def _at(self, done: int, total: int) -> None:
         self.documents = done
-        self._progress.advance(done, total)
+        self._progress.advance(min(done, total), total)
 
 
 def _forced(walk: _Walk, expert_of: dict[str, int], folder: Path) -> dict[str, Any]:

@@ -110,6 +110,11 @@ class Survey(NamedTuple):
     parallel: int  # groups with text in two languages or more, among those with buckets of their own
     number_of: dict[int, int]  # place of a group -> its bucket's number, for groups that have one of their own
     capped: dict[str, Smallest]  # groups that are routed, of each language; empty for all
+    cap: int | None
+
+    def routed(self) -> int:
+        """Return how many documents will be routed, or a few less where one language has a group twice."""
+        return sum(min(n, self.cap or n) for n in self.documents.values())
 
     def bucket_number(self, group: str) -> int:
         """Return the number of a group's bucket, in every language the same."""
@@ -154,7 +159,7 @@ def survey(
     parallel = sum(n > 1 for n in groups.values())
     left_out = {code: tokens[code] for code in sorted(counts) if code not in codes}
     numbers = _numbers({code: own[code].held for code in codes})
-    return Survey(codes, {c: counts[c] for c in codes}, left_out, parallel, numbers, dict(capped))
+    return Survey(codes, {c: counts[c] for c in codes}, left_out, parallel, numbers, dict(capped), cap)
 
 
 def _check(codes: Collection[str], tokens: Counter[str], least: int, asked: Collection[str]) -> None:
