@@ -94,7 +94,7 @@ def test_a_folder_without_records_is_one_line(dense: Path, inside: Path, capsys:
     (inside / "text").mkdir()
     assert depth_of(dense) == 3
     assert capsys.readouterr().err.strip() == (
-        "error: text: no .jsonl or .parquet file in it; name a folder of records"
+        "error: text: holds no .jsonl or .txt files; name a folder of texts, a file a language"
     )
 
 

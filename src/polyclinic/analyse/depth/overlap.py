@@ -53,9 +53,14 @@ def overlaps(means: Floats) -> NDArray[np.float64]:
 
 
 def separation(overlap_LGG: Floats) -> NDArray[np.float64]:
-    """Return per layer the share of the overlap within languages that is missing between them."""
+    """Return per layer the share of the overlap within languages that is missing between them, from -1 to 1.
+
+    Divided by the larger of the two, so that noise is as far below 0 as above; 0 where nothing overlaps.
+    """
     within, between = within_between(overlap_LGG)
-    return 1 - between / np.maximum(within, np.finfo(np.float64).tiny)
+    larger = np.maximum(within, between)
+    out: NDArray[np.float64] = np.divide(within - between, larger, out=np.zeros_like(larger), where=larger > 0)
+    return out
 
 
 def within_between(overlap_LGG: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -146,8 +146,9 @@ def _sums(label: IntArray, size: int) -> Any:
 def _knowledge(table: NDArray[np.float32], shape: tuple[int, ...]) -> FloatArray:
     """Return -tokens * H(expert | row) of each layer of a table [row, layer, expert], in nats."""
     table_RLE = table.reshape(-1, *shape[1:])
-    known: FloatArray = _logs(table_RLE).sum(2).sum(0, dtype=np.float64)
-    return known - _logs(table_RLE.sum(2)).sum(0, dtype=np.float64)
+    whole, parts = _logs(table_RLE.sum(2)), _logs(table_RLE).sum(2)
+    known: FloatArray = parts.sum(0, dtype=np.float64) - whole.sum(0, dtype=np.float64)
+    return known
 
 
 def _logs(counts: NDArray[np.float32]) -> NDArray[np.float32]:

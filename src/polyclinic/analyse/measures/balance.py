@@ -18,8 +18,8 @@ def gini(loads: FloatArray) -> FloatArray:
 
 def max_violation(loads: FloatArray) -> FloatArray:
     """Return the largest load over the mean load, minus 1 (MaxVio, arXiv 2408.15664, section 4.1)."""
-    largest: FloatArray = divided(loads.max(-1), loads.mean(-1))
-    return largest - (loads.sum(-1) > 0)
+    violation: FloatArray = divided(loads.max(-1), loads.mean(-1)) - (loads.sum(-1) > 0)
+    return violation
 
 
 def balance(tally: Tally) -> dict[str, Any]:
