@@ -102,3 +102,11 @@ def test_the_interval_of_the_score_has_the_width_of_repeated_worlds() -> None:
 def test_one_bucket_gives_no_interval() -> None:
     assert interval(np.array([0.1, 0.2]), 1) is None
     assert interval(np.linspace(0, 1, 1001), 2) == pytest.approx((0.025, 0.975))
+
+
+def test_replicates_stand_about_the_score_though_buckets_drawn_twice_make_them_higher() -> None:
+    counts = np.random.default_rng(0).multinomial(6, [0.25] * 4, size=(64, 1)).astype(np.float32)
+    cell, number = np.repeat([0, 1, 2, 3], 16), np.tile(np.arange(16), 4)
+    found = associate(Rows(cell, np.zeros(4, dtype=int), 0 * cell, np.arange(64), number, counts), 50, 400, 0)
+    drawn = found.replicate_QL[:, 0]
+    assert drawn.mean() == pytest.approx(found.score_L[0], abs=0.2 * drawn.std())
