@@ -60,12 +60,15 @@ def test_shared_tokens_are_counted_as_a_loop_counts_them(seed: int) -> None:
 
 def test_ids_of_several_languages_come_first_then_the_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = drawn(0)
+    often = (taken.bucket_T < 2) & (taken.ids_T >= 6)  # id 0 is the most frequent, and of one language alone
+    taken = taken._replace(ids_T=np.where(often, 0, taken.ids_T))
     shared = shared_tokens(taken, LANGUAGE_B, EXPERTS)
     counts = Counter(taken.ids_T.tolist())
+    assert counts.most_common(1)[0][0] == 0
     ids = shared.ids_M.tolist()
-    assert set(ids[:8]) == set(range(4, 12))
-    assert set(ids[8:]) == set(range(4))
-    assert [counts[i] for i in ids[:8]] == sorted((counts[i] for i in ids[:8]), reverse=True)
+    both = {i for i in counts if len({LANGUAGE_B[b] for b in taken.bucket_T[taken.ids_T == i]}) > 1}
+    assert 0 < len(both) < len(counts)
+    assert ids == sorted(counts, key=lambda i: (i not in both, -counts[i], i))
     monkeypatch.setattr(sampling, "MAX_IDS", 3)
     few = shared_tokens(taken, LANGUAGE_B, EXPERTS)
     assert few.ids_M.tolist() == ids[:3]
@@ -132,3 +135,17 @@ def test_without_a_quota_nothing_is_kept_and_the_tables_are_empty() -> None:
     assert shared.ids_M.size == shared.counts.first_N.size == shared.pair_token_Q.size == 0
     assert shared.counts.start_L.tolist() == [0] * (LAYERS + 1)
     assert (top_tokens(taken, LANGUAGE_B, EXPERTS).id_LES == -1).all()
+
+
+def test_a_token_knows_its_predecessor_in_its_own_document_and_its_bucket_among_those_with_text() -> None:
+    sample = Sample(1, 2, 99)
+    batch = [Text("b", 1, 70, 2, [7, 8, 9], [True] * 3), Text("a", 0, 3, 1, [4, 5], [True] * 2)]
+    sample.begin(batch, [3, 2], np.array([7, 8, 9, 4, 5]))
+    picks = torch.arange(5)[:, None]
+    sample.see(0, picks[:, 0], Call(picks, picks.float(), None))
+    sample.end()
+    taken = sample.taken(np.array([3, 64, 70]))
+    assert taken.ids_T.tolist() == [4, 5, 7, 8, 9]
+    assert taken.previous_T.tolist() == [-1, 4, -1, 7, 8]
+    assert taken.bucket_T.tolist() == [0, 0, 2, 2, 2]
+    assert taken.first_LT.tolist() == [[3, 4, 0, 1, 2]]

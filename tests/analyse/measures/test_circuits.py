@@ -59,3 +59,11 @@ def test_the_sweep_thins_out() -> None:
         sizes = [step["nodes"] for step in group["sweep"]]
         assert sizes == sorted(sizes, reverse=True)
     assert [step["nodes"] for step in facts["en"]["sweep"]] == [3, 3, 3, 3, 3, 3, 3, pytest.approx(3, abs=3), 0]
+
+
+def test_a_way_that_no_token_takes_is_no_edge() -> None:
+    def always(made: World, *_: object) -> np.ndarray:
+        return np.eye(4)[made.language]
+
+    found = circuit(tally(world(), [always, always]), ["en", "fr"], 0.4)
+    assert [(e.expert, e.next_expert) for e in found.edges] == [(0, 0), (1, 1)]

@@ -50,3 +50,12 @@ def test_one_pick_has_no_partner() -> None:
     row = together(tally(world(), [lambda w, *_: np.full((len(w), 4), 0.25)]))["layers"][0]
     assert row["pairs"] == []
     assert row["distance"] is None
+
+
+def test_a_rare_pair_does_not_lead_a_common_one() -> None:
+    made = world(("en",), buckets=1, tokens=1000)
+    common = np.array([[0, 1]] * 600 + [[0, 2]] * 195 + [[1, 2]] * 195)
+    row = together(routed(np.concatenate([common, [[3, 4]] * 10]), made, 5))["layers"][0]
+    first, *others = row["pairs"]
+    assert {first["one"], first["other"]} == {0, 1}
+    assert max(others, key=lambda pair: pair["lift"])["one"] in (3, 4)

@@ -39,3 +39,12 @@ def test_the_same_share_says_more_the_more_often_it_is_seen() -> None:
 def test_an_expert_that_takes_all_or_nothing_has_no_ids_of_its_own() -> None:
     made = tally(world(), [lambda w, *_: np.tile([1.0, 0, 0, 0], (len(w), 1))])
     assert specific(made)["layers"][0]["experts"] == [[], [], [], []]
+
+
+def test_an_id_seen_too_seldom_is_left_out() -> None:
+    made = tally(world(buckets=1, tokens=100), [lambda w, *_: sees(w.token, 4, 1)])
+    listed = {row["id"] for expert in specific(made)["layers"][0]["experts"] for row in expert}
+    totals = made.top_tokens.total_LES[0]
+    often = set(made.top_tokens.id_LES[0][totals >= 10].tolist())
+    assert listed <= often
+    assert 0 < len(listed) < len(np.unique(made.top_tokens.id_LES))

@@ -25,6 +25,7 @@ from polyclinic.analyse.tally import FloatArray, IntArray
 
 TIE = 1e-6  # nats, above what single precision adds to equal tables; a shuffle this near the estimate reaches it
 BLOCKS, BLOCK_ROWS = 8, 64  # strata by size within a group: at most so many, of at least so many rows
+TOGETHER = 20  # replicates that are drawn in one product
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,10 @@ def _sums(label: IntArray, size: int) -> Any:
 def _knowledge(table: NDArray[np.float32], shape: tuple[int, ...]) -> FloatArray:
     """Return -tokens * H(expert | row) of each layer of a table [row, layer, expert], in nats."""
     table_RLE = table.reshape(-1, *shape[1:])
-    whole, parts = _logs(table_RLE.sum(2)), _logs(table_RLE).sum(2)
-    known: FloatArray = parts.sum(0, dtype=np.float64) - whole.sum(0, dtype=np.float64)
-    return known
+    num_experts = shape[-1]
+    rows = (table_RLE.reshape(-1, num_experts) @ np.ones(num_experts, dtype=np.float32)).reshape(-1, shape[1])
+    joint = _logs(table_RLE.reshape(len(table_RLE), -1)).sum(0, dtype=np.float64)
+    return np.asarray(joint.reshape(-1, num_experts).sum(1) - _logs(rows).sum(0, dtype=np.float64))
 
 
 def _logs(counts: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -184,11 +186,14 @@ def _replicates(
 
 def _drawn(table_NCE: NDArray[np.float32], groups: Any, draws_QN: IntArray) -> tuple[FloatArray, FloatArray]:
     """Return estimate and most of one layer in each replicate."""
+    numbers, num_cells, num_experts = table_NCE.shape
     within, coarse, tokens = [], [], []
-    for draw_N in draws_QN.astype(np.float32):
-        table_CE = np.tensordot(draw_N, table_NCE, 1)
-        shape = (-1, 1, table_CE.shape[1])
-        within.append(_knowledge(table_CE, shape)[0])
-        coarse.append(_knowledge(groups @ table_CE, shape)[0])
-        tokens.append(max(1.0, float(table_CE.sum(dtype=np.float64))))
+    for start in range(0, len(draws_QN), TOGETHER):
+        drawn = draws_QN[start : start + TOGETHER].astype(np.float32) @ table_NCE.reshape(numbers, -1)
+        for table in drawn:
+            table_CE = table.reshape(num_cells, num_experts)
+            shape = (-1, 1, num_experts)
+            within.append(_knowledge(table_CE, shape)[0])
+            coarse.append(_knowledge(groups @ table_CE, shape)[0])
+            tokens.append(max(1.0, float(table.sum(dtype=np.float64))))
     return (np.array(within) - coarse) / tokens, -np.array(coarse) / tokens

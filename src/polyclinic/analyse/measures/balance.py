@@ -18,8 +18,7 @@ def gini(loads: FloatArray) -> FloatArray:
 
 def max_violation(loads: FloatArray) -> FloatArray:
     """Return the largest load over the mean load, minus 1 (MaxVio, arXiv 2408.15664, section 4.1)."""
-    violation: FloatArray = divided(loads.max(-1), loads.mean(-1)) - (loads.sum(-1) > 0)
-    return violation
+    return np.asarray(divided(loads.max(-1), loads.mean(-1)) - (loads.sum(-1) > 0))
 
 
 def balance(tally: Tally) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from polyclinic.analyse.tally import FloatArray, IntArray, LayerCounts, Tally
 FEWEST = 8  # tokens of an id in a language, more where there are more experts
 FLOOR = 64  # which is enough however many experts there are
 PARTS = 16  # buckets of a language are joined to so many for figures by id: rows are few and not too small
-MAX_COUNTS = 2**23  # rows * layers * experts of a figure by id, the most frequent ids first: bounds the time,
+MAX_COUNTS = 2**22  # rows * layers * experts of a figure by id, the most frequent ids first: bounds the time,
 MIN_ROWS = 8_000  # but so many rows are let in
 RESAMPLES = 100
 
