@@ -11,9 +11,9 @@ import numpy as np
 from polyclinic.evaluate.items import Item
 from polyclinic.evaluate.statistics import comparison, tables
 from polyclinic.evaluate.statistics.calibration import Predictions, binned, error
-from polyclinic.evaluate.statistics.intervals import bootstrap, wilson
 from polyclinic.evaluate.statistics.marked import mark
 from polyclinic.evaluate.statistics.significance import LEVEL, against_odds, mcnemar
+from polyclinic.intervals import bootstrap, wilson
 
 TIMES = 2000
 GUESS = 0.25  # chance of guessing an item with four options

@@ -27,6 +27,7 @@ GROUND = {
     "baselines": {"errors", "families", "recipe", "sections"},
     "prompts": {"errors", "records"},
     "markup": {"languages"},
+    "intervals": set(),
 }
 FLOOR = set(GROUND)
 STAGES = {"corpus", "upcycle", "train", "analyse", "evaluate"}
@@ -44,14 +45,18 @@ ALLOWED = {
     "summary": FLOOR | STAGES | {"page", "ablation_report"},
     "journey": FLOOR | STAGES | {"moe", "summary", "ablation"},
     "console": {"progress"},
-    "arguments": {"errors"},
+    "arguments": {"errors", "languages"},
     "listing": {"families", "languages"},
     "options": FLOOR,
     "commands": FLOOR | STAGES | {"moe", "journey", "console", "listing", "options"},
     "commands_corpus": FLOOR | {"commands", "console", "corpus", "options"},
     "commands_train": FLOOR | {"commands", "console", "journey", "moe", "options", "train", "upcycle"},
+    "commands_analyse": FLOOR | {"analyse", "commands", "console", "corpus", "moe", "train"},
     "commands_evaluate": FLOOR | {"commands", "console", "corpus", "evaluate", "page"},
-    "cli": {"arguments", "commands", "commands_corpus", "commands_evaluate", "commands_train", "errors"},
+    "cli": {
+        *("arguments", "commands", "commands_analyse", "commands_corpus", "commands_evaluate", "commands_train"),
+        "errors",
+    },
 }
 
 

@@ -248,7 +248,7 @@ def test_training_is_done_again_where_the_checkpoint_at_its_path_was_exchanged(
 @pytest.mark.parametrize(
     ("stage", "file", "result"),
     [
-        ("analyse", "routing.json", {"layers": []}),
+        ("analyse", "routing.json", {"information": {"first_pick": {"I(E;L)": {"layers": []}}}}),
         ("evaluate", "scores.json", NO_SCORES),
     ],
 )

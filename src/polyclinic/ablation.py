@@ -181,7 +181,7 @@ def _changes(
     recipe: Recipe, before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
 ) -> dict[str, dict[str, float]]:
     """Return the change of loss of each language."""
-    from polyclinic.evaluate.statistics.intervals import paired_change
+    from polyclinic.intervals import paired_change
 
     assert recipe.ablate is not None  # noqa: S101
     rows: dict[str, list[tuple[float, float, float, str]]] = {}

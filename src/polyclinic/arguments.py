@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from polyclinic.errors import UsageError
+from polyclinic.languages import language
 
 _OPTION = re.compile(r"--?[A-Za-z]\S*")
 
@@ -151,3 +152,8 @@ def counts(text: str) -> list[int]:
     if len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"'{text}' names a number twice")
     return found
+
+
+def codes(text: str) -> list[str]:
+    """Read language codes with commas between, as the table writes them; raises UnknownLanguageError."""
+    return [language(part, where="--languages").code for part in text.split(",")]

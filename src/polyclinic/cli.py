@@ -9,8 +9,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyclinic import commands, commands_corpus, commands_evaluate, commands_train
-from polyclinic.arguments import Once, Parser, counts, folder, indices, positive, rate, seed, share, whole, word
+from polyclinic import commands, commands_analyse, commands_corpus, commands_evaluate, commands_train
+from polyclinic.arguments import (
+    Once,
+    Parser,
+    codes,
+    counts,
+    folder,
+    indices,
+    positive,
+    rate,
+    seed,
+    share,
+    whole,
+    word,
+)
 from polyclinic.errors import DiskError, MissingDependencyError, PolyclinicError, RecipeError, UsageError
 
 PROGRAM = "polyclinic"
@@ -68,11 +81,11 @@ def _stages(groups: Any) -> None:
     _out(loop)
     what = "memory, steps and hours that the training of a recipe takes"
     _train_plan(_command(train, "plan", commands_train.cmd_train_plan, what))
-    what = "checkpoint and text to who serves whom"
-    alone = _command(_group(groups, "analyse", what), "run", commands.cmd_analyse_run, what)
-    alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    alone.add_argument("--corpus", action=Once, type=Path, required=True, metavar="DIR", help="a built corpus or run")
-    _out(alone)
+    group = _group(groups, "analyse", "checkpoint and text to who serves whom")
+    what = "route text through a mixture and count"
+    _analyse_run(_command(group, "run", commands_analyse.cmd_analyse_run, what))
+    what = "where languages part in a dense model, and so where to place experts"
+    _depth(_command(group, "depth", commands_analyse.cmd_analyse_depth, what))
     group = _group(groups, "evaluate", "a model and exams to scores per language")
     what = "ask a checkpoint or a server exams, and say what the scores are worth"
     _evaluate(_command(group, "run", commands_evaluate.cmd_evaluate_run, what))
@@ -81,7 +94,7 @@ def _stages(groups: Any) -> None:
     _compare(_command(group, "compare", commands_evaluate.cmd_evaluate_compare, what))
     what = "the exams, what each takes to be run, and languages without one"
     exams = _command(group, "list", commands_evaluate.cmd_evaluate_list, what)
-    exams.add_argument("--languages", nargs="+", type=word, metavar="CODE", help="only exams in these")
+    exams.add_argument("--languages", action=Once, type=codes, metavar="CODE,CODE", help="only exams in these")
     what = "print the folder of the exams as lm-eval tasks, for its --include_path"
     _command(group, "tasks-path", commands_evaluate.cmd_evaluate_tasks_path, what)
 
@@ -93,7 +106,7 @@ def _evaluate(alone: Parser) -> None:
     what = "exams of the suite: all-local, paper, all, an exam, or EXAM_LANGUAGE; see evaluate list"
     alone.add_argument("--tasks", nargs="+", type=word, metavar="NAME", help=what)
     alone.add_argument("--corpus", action=Once, type=Path, metavar="DIR", help="a built corpus or run: its exams, too")
-    alone.add_argument("--languages", nargs="+", type=word, metavar="CODE", help="of the suite, only these")
+    alone.add_argument("--languages", action=Once, type=codes, metavar="CODE,CODE", help="of the suite, only these")
     what = "letter, option, generate, chain, paper; several may be named (option)"
     alone.add_argument("--protocol", nargs="+", type=word, metavar="NAME", help=what)
     what = "of a mixture: stock, hybrid (told the language of each question) or both (both)"
@@ -117,6 +130,35 @@ def _compare(alone: Parser) -> None:
     alone.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of the intervals (0)")
     what = "compare though they were not asked in the same way"
     alone.add_argument("--across-protocols", action="store_true", help=what)
+
+
+def _depth(alone: Parser) -> None:
+    """Add what `analyse depth` takes."""
+    alone.add_argument("checkpoint", type=Path, metavar="DENSE")
+    alone.add_argument("--text", action=Once, type=folder, required=True, metavar="DIR", help="folder of records")
+    alone.add_argument("--languages", action=Once, type=codes, default=[], metavar="CODE,CODE", help="only these")
+    alone.add_argument("--documents", action=Once, type=positive, default=100, metavar="N", help="a language (100)")
+    alone.add_argument("--seed", action=Once, type=seed, default=0, metavar="N", help="of the interval's draws (0)")
+    _out(alone)
+
+
+def _analyse_run(alone: Parser) -> None:
+    """Add what `analyse run` takes."""
+    alone.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="folder or hub id of any mixture")
+    text = alone.add_mutually_exclusive_group(required=True)
+    what = "folder of .jsonl or .txt, a file a language"
+    text.add_argument("--text", action=Once, type=folder, metavar="DIR", help=what)
+    text.add_argument("--starter", action="store_true", help="the starter corpus, all of it")
+    text.add_argument("--corpus", action=Once, type=folder, metavar="DIR", help="what a built corpus or run holds out")
+    alone.add_argument("--languages", action=Once, type=codes, default=[], metavar="CODE,CODE", help="only these")
+    what = "texts of a language, translations together (all; held out 40)"
+    alone.add_argument("--documents", action=Once, type=positive, metavar="N", help=what)
+    what = "route again with every token told its family"
+    alone.add_argument("--forced", action="store_true", help=what)
+    alone.add_argument("--tokens", action="store_true", help="write a table of single tokens, of a sample")
+    what = "checkpoints (step-*) of its training, for how early routing settles"
+    alone.add_argument("--checkpoints", action=Once, type=folder, metavar="DIR", help=what)
+    _out(alone)
 
 
 def _difficulty(alone: Parser) -> None:

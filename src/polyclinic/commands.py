@@ -268,44 +268,9 @@ def _check_new(out: Path, source: str) -> None:
         raise UsageError(out, f"lies inside {source}, which is an input", "choose a folder beside it")
 
 
-def cmd_analyse_run(arguments: Namespace) -> int:
-    """Route the held-out text of a built corpus through a mixture."""
-    not_inside(arguments.out, [str(arguments.checkpoint), str(arguments.corpus)])
-
-    from polyclinic.analyse.run import run
-    from polyclinic.console import ConsoleProgress
-    from polyclinic.recipe import AnalyseSection
-    from polyclinic.runs import RunFolder, read_json
-
-    section, corpus = AnalyseSection(), built_corpus(arguments.corpus)
-    key = {"analyse": section.model_dump(), **_digests(arguments.checkpoint, corpus)}
-    documents, progress = _documents(corpus), ConsoleProgress(sys.stderr)
-    with RunFolder.open(arguments.out) as folder:
-        folder.step("analyse", key, lambda f: run(section, arguments.checkpoint, documents, f, 0, progress))
-    result = read_json(arguments.out / "analyse" / "routing.json")
-    lines = [
-        f"layer {r['layer']}   information {r['corrected']:.3f} nats above chance (p {r['p_value']:.3f})"
-        for r in result["layers"]
-    ]
-    return emit(arguments, result, lines)
-
-
 def built_corpus(folder: Path) -> Path:
     """Return the corpus folder a person names, directly or by its run; raises DataError."""
     for path in (folder, folder / "corpus"):
         if (path / "card.json").is_file():
             return path
     raise DataError(folder, "holds no built corpus", "name a corpus or run folder")
-
-
-def _documents(corpus: Path) -> Any:
-    from polyclinic.corpus.build import read_documents
-
-    return read_documents(corpus)
-
-
-def _digests(checkpoint: Path, corpus: Path) -> dict[str, str]:
-    """Return digests of what a checkpoint and a corpus hold."""
-    from polyclinic.runs import MANIFEST, sha256_file, weight_digests
-
-    return {**weight_digests(checkpoint), "corpus": sha256_file(corpus / MANIFEST)}

@@ -22,7 +22,7 @@ from polyclinic.evaluate.statistics.leak_flags import leaks_of
 from polyclinic.families import Preset, load_preset
 from polyclinic.progress import Progress
 from polyclinic.recipe import AblateSection, MoeTrainingSection, Recipe, TrainingSection
-from polyclinic.records import Question
+from polyclinic.records import Question, held_out
 from polyclinic.runs import (
     MANIFEST,
     RunFolder,
@@ -316,7 +316,7 @@ class Journey:
         def work(folder: Path) -> Mapping[str, Any]:
             from polyclinic.analyse.run import run
 
-            documents = corpus.read_documents(self._folder("corpus"))
+            documents = held_out(corpus.read_documents(self._folder("corpus")), section.max_documents_per_language)
             return run(section, self._folder(self._trained), documents, folder, self._recipe.seed, self._progress)
 
         key = {"analyse": section.model_dump(), **self._key(self._trained, "corpus")}

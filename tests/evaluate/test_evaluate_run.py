@@ -18,7 +18,7 @@ from polyclinic.evaluate.report.fragments import fragments
 from polyclinic.evaluate.report.markdown import card
 from polyclinic.evaluate.report.rows import macro, summary
 from polyclinic.evaluate.run import Asked, losses, protocols, run
-from polyclinic.evaluate.statistics.intervals import wilson
+from polyclinic.intervals import wilson
 from polyclinic.progress import Progress, Silent
 from polyclinic.recipe import EvaluateSection
 from polyclinic.records import Question

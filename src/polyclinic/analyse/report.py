@@ -30,19 +30,20 @@ def routing_map(result: dict[str, Any]) -> Fragment:
     """Return the table of languages by experts, one table per sparse layer."""
     names = [f["name"] for f in result["families"]]
     key = ", ".join(f"<b>{i}</b>&nbsp;{escape(name)}" for i, name in enumerate(names))
-    html = f"<p>Experts: {key}.</p>"
-    for layer, rows in result["shares"].items():
-        ordered = sorted(rows, key=lambda r: (result["expert_of"].get(r["language"], -1), r["language"]))
-        head = ["code", "language", "own family", "tokens", *map(str, range(len(names)))]
-        html += table(head, [_row(r, result, names) for r in ordered], f"Layer {layer}", text_columns=3)
+    html = f"<p>Experts: {key}.</p>" if names else ""
+    ordered = sorted(result["shares"], key=lambda r: (result["expert_of"].get(r["language"], -1), r["language"]))
+    head = ["code", "language", "own family", "tokens", *map(str, range(result["num_experts"]))]
+    for position, layer in enumerate(result["layers_of"]):
+        rows = [_row(row["language"], row["layers"][position], result, names) for row in ordered]
+        html += table(head, rows, f"Layer {layer}", text_columns=3)
     most = 100 // result["top_k"]
     return Fragment("Which expert serves which language", MAP_LEAD.format(top=result["top_k"], most=most), html)
 
 
-def _row(row: dict[str, Any], result: dict[str, Any], names: list[str]) -> list[str]:
-    entry = language(row["language"])
+def _row(code: str, shares: list[float], result: dict[str, Any], names: list[str]) -> list[str]:
+    entry = language(code)
     own = result["expert_of"].get(entry.code)
-    cells = [heat(share, i == own) for i, share in enumerate(row["shares"])]
+    cells = [heat(share / result["top_k"], i == own) for i, share in enumerate(shares)]
     family = "&ndash;" if own is None else f"{own} {escape(names[own])}"
     return [
         entry.code,
@@ -53,30 +54,39 @@ def _row(row: dict[str, Any], result: dict[str, Any], names: list[str]) -> list[
     ]
 
 
+def of_language(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return I(E;L) of the first pick, one object a layer."""
+    found: list[dict[str, Any]] = result["information"]["first_pick"]["I(E;L)"]["layers"]
+    return found
+
+
 def information(result: dict[str, Any]) -> Fragment:
     """Return the information per layer, its null and what it means."""
     head = ["layer", "estimate", "by chance", "corrected", "p", "of the most possible"]
+    layers = of_language(result)
     rows = [
         [
             str(r["layer"]),
             number(r["estimate"], 3),
             number(r["null"], 3),
-            number(r["corrected"], 3),
+            number(r["estimate"] - r["null"], 3),
             f"{r['p_value']:.3f}",
-            f"{percent(r['corrected'] / r['expert_entropy'] if r['expert_entropy'] else 0.0)} %",
+            f"{percent(r['score'])} %",
         ]
-        for r in result["layers"]
+        for r in layers
     ]
     html = table(head, rows)
     if len(rows) > 1:
         curves = {
-            "corrected": [(r["layer"], r["corrected"]) for r in result["layers"]],
-            "by chance": [(r["layer"], r["null"]) for r in result["layers"]],
+            "corrected": [(r["layer"], r["estimate"] - r["null"]) for r in layers],
+            "by chance": [(r["layer"], r["null"]) for r in layers],
         }
         html += figure(figures.lines(curves, "layer", "nats", marks=True), "Information between expert and language.")
     own = result["own_expert"]
+    if not own:  # a mixture without families
+        return Fragment("Is the routing about language?", INFORMATION_LEAD, html)
     mean = sum(own.values()) / len(own)
-    guess = result["top_k"] / len(result["families"])
+    guess = result["top_k"] / result["num_experts"]
     html += (
         f"<p>Left free, a token's own family expert is among its picks for {percent(mean)} % of tokens (mean over "
         f"languages); blind picks would reach {percent(guess)} %. Only the last layers hold experts here, so nothing "

@@ -21,8 +21,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from polyclinic.evaluate.loss import token_losses
 from polyclinic.moe.checkpoint import load_model
+from polyclinic.moe.forward import token_losses
 from polyclinic.progress import Progress
 from polyclinic.prompts import segments, stretches
 from polyclinic.records import Document, Turn

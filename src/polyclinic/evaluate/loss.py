@@ -1,18 +1,14 @@
 """Held-out loss per language: nats per token, and bits per byte, which vocabularies cannot flatter."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from polyclinic.moe.checkpoint import load_model
-from polyclinic.moe.forward import batches, padded
+from polyclinic.moe.forward import token_losses
 from polyclinic.prompts import plain_text
 from polyclinic.records import Document
 
@@ -25,19 +21,6 @@ class Scored(NamedTuple):
     nats: float
     tokens: int
     size: int  # bytes
-
-
-@torch.no_grad()
-def token_losses(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor]]:
-    """Yield (index of the row, nats of its tokens after the first), rows of like length together."""
-    for batch in batches(rows):
-        tokens_BS = padded([rows[i] for i in batch])
-        if tokens_BS.shape[1] < 2:  # noqa: PLR2004 - one token has nothing before it
-            continue
-        logits = model(input_ids=tokens_BS, use_cache=False).logits[:, :-1].float()
-        losses_BS = F.cross_entropy(logits.transpose(1, 2), tokens_BS[:, 1:], reduction="none")
-        for losses_S, index in zip(losses_BS, batch, strict=True):
-            yield index, losses_S[: max(0, len(rows[index]) - 1)]
 
 
 def document_losses(checkpoint: Path, documents: Sequence[Document]) -> list[Scored]:

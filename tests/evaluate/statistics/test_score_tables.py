@@ -15,9 +15,9 @@ from polyclinic.errors import DataError
 from polyclinic.evaluate.items import Item
 from polyclinic.evaluate.statistics import tables
 from polyclinic.evaluate.statistics.guessing import best_constant
-from polyclinic.evaluate.statistics.intervals import wilson
 from polyclinic.evaluate.statistics.tables import scores, tier, write_tables
 from polyclinic.families import fifty, majors
+from polyclinic.intervals import wilson
 from polyclinic.languages import all_languages
 
 FAMILIES = {"en": "Germanic", "de": "Germanic", "fr": "Romance", "sw": "Bantu", "yo": "Bantu"}

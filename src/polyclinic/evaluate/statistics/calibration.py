@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from polyclinic.errors import DataError
 from polyclinic.evaluate.items import Item
 from polyclinic.evaluate.prompting import subsets
-from polyclinic.evaluate.statistics.intervals import Floats
+from polyclinic.intervals import Floats
 
 BINS = 15
 Binning = Literal["width", "mass"]

@@ -11,10 +11,10 @@ import numpy as np
 
 from polyclinic.errors import DataError
 from polyclinic.evaluate.items import Item
-from polyclinic.evaluate.statistics.intervals import Floats, bootstrap
 from polyclinic.evaluate.statistics.marked import check, clusters_of
 from polyclinic.evaluate.statistics.significance import CORRECTIONS, LEVEL, clustered, mcnemar, signs
 from polyclinic.evaluate.statistics.tables import influence_interval
+from polyclinic.intervals import Floats, bootstrap
 
 Row = dict[str, Any]
 A_BETTER, B_BETTER, UNSHOWN = "A better", "B better", "no difference shown"

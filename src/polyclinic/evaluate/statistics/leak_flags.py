@@ -6,8 +6,8 @@ from typing import Any
 
 from polyclinic.errors import DataError
 from polyclinic.evaluate.items import Item
-from polyclinic.evaluate.statistics.intervals import wilson
 from polyclinic.evaluate.statistics.marked import clusters_of
+from polyclinic.intervals import wilson
 from polyclinic.runs import read_json
 
 REPORT = "leaks.json"

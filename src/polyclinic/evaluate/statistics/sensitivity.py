@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polyclinic.errors import DataError
-from polyclinic.evaluate.statistics.intervals import Floats, bootstrap
+from polyclinic.intervals import Floats, bootstrap
 
 
 class Asked(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from polyclinic.evaluate.statistics.intervals import Floats, cluster_sums
+from polyclinic.intervals import Floats, cluster_sums
 
 LEVEL = 0.05  # error that is allowed over all rows of a table
 

@@ -17,16 +17,6 @@ import numpy as np
 from polyclinic.errors import DataError
 from polyclinic.evaluate.items import Item
 from polyclinic.evaluate.statistics.guessing import Constant, best_constant
-from polyclinic.evaluate.statistics.intervals import (
-    RESAMPLES,
-    Floats,
-    Interval,
-    bootstrap,
-    cluster_sums,
-    middle,
-    resampled,
-    wilson,
-)
 from polyclinic.evaluate.statistics.marked import Marked, mark
 from polyclinic.evaluate.statistics.significance import (
     CORRECTIONS,
@@ -38,6 +28,16 @@ from polyclinic.evaluate.statistics.significance import (
     signs,
 )
 from polyclinic.families import fifty, majors
+from polyclinic.intervals import (
+    RESAMPLES,
+    Floats,
+    Interval,
+    bootstrap,
+    cluster_sums,
+    middle,
+    resampled,
+    wilson,
+)
 from polyclinic.runs import write_bytes
 
 Row = dict[str, Any]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
 
-from polyclinic.evaluate.statistics import intervals
-from polyclinic.evaluate.statistics.intervals import Z95, cluster_sums, paired_change, resampled, wilson
+from polyclinic import intervals
+from polyclinic.intervals import Z95, cluster_sums, paired_change, resampled, wilson
 
 MANY = settings(max_examples=50, deadline=None)
 results = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
