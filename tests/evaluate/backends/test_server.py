@@ -166,7 +166,13 @@ def test_the_key_comes_from_its_variable_and_is_never_said(
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000/v1", "ftp://localhost/v1", "http://me:word@localhost/v1", "http://localhost/v1?key=word"]
+    "url",
+    [
+        "localhost:8000/v1",
+        "ftp://localhost/v1",
+        "http://me:word@localhost/v1",  # pragma: allowlist secret
+        "http://localhost/v1?key=word",
+    ],
 )
 def test_an_address_that_is_none_or_holds_a_key_is_refused_unsaid(url: str) -> None:
     with pytest.raises(UsageError) as caught:

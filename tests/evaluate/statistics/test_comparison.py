@@ -131,7 +131,7 @@ def test_the_paired_interval_holds_the_truth() -> None:
     assert 0.92 <= held / 300 <= 0.98
 
 
-def test_the_mean_over_languages_weighs_languages_alike_in_interval_and_test() -> None:
+def test_the_mean_over_languages_counts_each_alike_in_interval_and_test() -> None:
     """Independent items: the error of a mean of two means, by formula."""
     draw = np.random.default_rng(9)
     a = [x for code, n in (("en", 400), ("fr", 50)) for x in answered(draw, n, 0.8, language=code)]
