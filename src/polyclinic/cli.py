@@ -158,6 +158,8 @@ def _analyse_run(alone: Parser) -> None:
     alone.add_argument("--tokens", action="store_true", help="write a table of single tokens, of a sample")
     what = "checkpoints (step-*) of its training, for how early routing settles"
     alone.add_argument("--checkpoints", action=Once, type=folder, metavar="DIR", help=what)
+    what = "drop, force and keep experts on N texts of each language, and measure the loss"
+    alone.add_argument("--causal", action=Once, type=positive, metavar="N", help=what)
     _out(alone)
 
 

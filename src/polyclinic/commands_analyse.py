@@ -9,6 +9,8 @@ from typing import Any
 from polyclinic.commands import built_corpus, emit, not_inside
 from polyclinic.errors import DataError
 
+REPORT = "report.html"
+
 
 def cmd_analyse_run(arguments: Namespace) -> int:
     """Route text through a mixture: of a folder, of the starter corpus, or what a built corpus holds out."""
@@ -25,7 +27,9 @@ def cmd_analyse_run(arguments: Namespace) -> int:
     section, checkpoint = AnalyseSection(), resolve(str(arguments.checkpoint))
     documents, source = _to_route(arguments, section.max_documents_per_language)
     steps = _training_steps(arguments.checkpoints)
-    asked = Asked(arguments.languages, arguments.documents, arguments.forced, arguments.tokens, steps)
+    asked = Asked(
+        arguments.languages, arguments.documents, arguments.forced, arguments.tokens, steps, arguments.causal or 0
+    )
     named = {**asked._asdict(), "languages": sorted(asked.languages), "checkpoints": [name for name, _ in steps]}
     key = {"analyse": section.model_dump(), "asked": named, "text": source, **weight_digests(checkpoint)}
     progress = ConsoleProgress(sys.stderr)
@@ -36,7 +40,23 @@ def cmd_analyse_run(arguments: Namespace) -> int:
         f"layer {r['layer']}   information {r['estimate'] - r['null']:.3f} nats above chance (p {r['p_value']:.3f})"
         for r in result["information"]["first_pick"]["I(E;L)"]["layers"]
     ]
-    return emit(arguments, result, lines)
+    report = _page(arguments, result)
+    return emit(arguments, result, [*lines, f"report   {report}"])
+
+
+def _page(arguments: Namespace, result: Any) -> Path:
+    """Write the page of an analysis, and its figures beside it."""
+    from polyclinic.analyse.report.fragments import FIGURES, cards, parts
+    from polyclinic.analyse.report.plates import fragments_of, write_files
+    from polyclinic.page import routes_page
+    from polyclinic.runs import write_bytes
+
+    found = parts(arguments.out / "analyse")
+    settings = {"checkpoint": str(arguments.checkpoint), "family_ids": result["family_ids"], "seed": result["seed"]}
+    html = routes_page("routing", cards(result), fragments_of(found), {**settings, "shuffles": result["shuffles"]})
+    write_files(found, arguments.out / FIGURES)
+    write_bytes(arguments.out / REPORT, html.encode())
+    return Path(arguments.out / REPORT)
 
 
 def _to_route(arguments: Namespace, cap: int) -> tuple[Any, Any]:

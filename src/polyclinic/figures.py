@@ -1,8 +1,9 @@
 """Charts as inline SVG, drawn by matplotlib, in the colours of the page around them."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from io import StringIO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO, StringIO
 from typing import Any
 
 INK = "#010203"  # stands for the page's text colour, light or dark
@@ -24,16 +25,20 @@ def grid(
 
     `stacked` lays the series on each other as areas; they must share their points' x.
     """
-    import matplotlib as mpl
+    return as_svg(drawn_grid(charts, x, marks=marks, stacked=stacked, columns=columns))
+
+
+def drawn_grid(
+    charts: Mapping[str, Mapping[str, Points]], x: str, *, marks: bool = False, stacked: bool = False, columns: int = 2
+) -> Any:
+    """Return what `grid` shows as a drawing of matplotlib."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for series in charts.values() for name in series))
     looks = {name: _look(i, stacked) for i, name in enumerate(names)}
     columns = min(columns, len(charts))
     rows = -(-len(charts) // columns)
-    with mpl.rc_context(_style()), warnings.catch_warnings():
-        # Signs that matplotlib's own font lacks: the browser has fonts, the text stays text.
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+    with in_style():
         drawing = Figure(figsize=(7, 2.9 if rows == columns == 1 else 1.9 * rows), layout="constrained")
         places = drawing.subplots(rows, columns, squeeze=False).flat
         for axes, (y, series) in zip(places, charts.items(), strict=False):
@@ -49,17 +54,23 @@ def grid(
                 for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
             }
             drawing.legend(shown.values(), shown, loc="outside right upper", frameon=False, fontsize=8)
-        return _as_svg(drawing)
+        return drawing
 
 
 def intervals(
     rows: Mapping[str, tuple[float, float, float]], x: str, against: Mapping[str, float] | None = None
 ) -> str:
     """Return a dot with its interval for each name, in the order given, against a line at 0 or a mark of its own."""
-    import matplotlib as mpl
+    return as_svg(drawn_intervals(rows, x, against))
+
+
+def drawn_intervals(
+    rows: Mapping[str, tuple[float, float, float]], x: str, against: Mapping[str, float] | None = None
+) -> Any:
+    """Return what `intervals` shows as a drawing of matplotlib."""
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_style()):
+    with in_style():
         drawing = Figure(figsize=(7, 0.8 + 0.2 * len(rows)), layout="constrained")
         axes = drawing.subplots()
         for place, (value, low, high) in enumerate(rows.values()):
@@ -76,15 +87,35 @@ def intervals(
         axes.set_xlabel(x)
         axes.grid(alpha=0.25, axis="x")
         axes.spines[["top", "right"]].set_visible(False)
-        return _as_svg(drawing)
+        return drawing
 
 
-def _as_svg(drawing: Any) -> str:
+def as_svg(drawing: Any) -> str:
     """Return a drawing as SVG in the colours of the page around it."""
     out = StringIO()
-    drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    with in_style():
+        drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
+
+
+def as_png(drawing: Any) -> bytes:
+    """Return a drawing as a picture on white, the same bytes for the same drawing."""
+    out = BytesIO()
+    with in_style():
+        drawing.savefig(out, format="png", facecolor="white", dpi=150, metadata={"Software": None})
+    return out.getvalue()
+
+
+@contextmanager
+def in_style() -> Iterator[None]:
+    """Draw and write with the look of the page."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_style()), warnings.catch_warnings():
+        # Signs that matplotlib's own font lacks: the browser has fonts, the text stays text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        yield
 
 
 def _look(number: int, area: bool) -> dict[str, Any]:
