@@ -84,6 +84,11 @@ def _stages(groups: Any) -> None:
     group = _group(groups, "analyse", "checkpoint and text to who serves whom")
     what = "route text through a mixture and count"
     _analyse_run(_command(group, "run", commands_analyse.cmd_analyse_run, what))
+    what = "two analyses of the same text side by side"
+    alone = _command(group, "compare", commands_analyse.cmd_analyse_compare, what)
+    for name in ("a", "b"):
+        alone.add_argument(name, type=folder, metavar=name.upper(), help="what analyse run wrote")
+    _out(alone)
     what = "where languages part in a dense model, and so where to place experts"
     _depth(_command(group, "depth", commands_analyse.cmd_analyse_depth, what))
     group = _group(groups, "evaluate", "a model and exams to scores per language")

@@ -59,6 +59,29 @@ def _page(arguments: Namespace, result: Any) -> Path:
     return Path(arguments.out / REPORT)
 
 
+def cmd_analyse_compare(arguments: Namespace) -> int:
+    """Put two analyses of the same text side by side."""
+    not_inside(arguments.out, [str(arguments.a), str(arguments.b)])
+
+    from polyclinic.analyse.report.compare import compare, parts, read_analysis
+    from polyclinic.analyse.report.fragments import FIGURES
+    from polyclinic.analyse.report.plates import fragments_of, write_files
+    from polyclinic.page import routes_page
+    from polyclinic.runs import write_bytes, write_json
+
+    a, b = read_analysis(arguments.a), read_analysis(arguments.b)
+    result = compare(a, b, (str(arguments.a), str(arguments.b)))
+    found = parts(a, b, result)
+    arguments.out.mkdir(exist_ok=True)
+    write_files(found, arguments.out / FIGURES)
+    write_json(arguments.out / "comparison.json", result)
+    named = {"A": str(arguments.a), "B": str(arguments.b)}
+    html = routes_page("two routings", list(named.items()), fragments_of(found), named)
+    write_bytes(arguments.out / REPORT, html.encode())
+    lines = [f"A  {result['a']['depth']}", f"B  {result['b']['depth']}", f"report   {arguments.out / REPORT}"]
+    return emit(arguments, result, lines)
+
+
 def _to_route(arguments: Namespace, cap: int) -> tuple[Any, Any]:
     """Return documents that can be read more than once, and what tells them from others."""
     from polyclinic.analyse.texts import Folder

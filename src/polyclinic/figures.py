@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from io import BytesIO, StringIO
 from typing import Any
 
@@ -97,6 +98,27 @@ def as_svg(drawing: Any) -> str:
         drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
     return svg[svg.index("<svg") :].replace(INK, "currentColor")
+
+
+class Picture:
+    """A drawing, laid out once and written once in each form."""
+
+    def __init__(self, drawing: Any) -> None:
+        if engine := drawing.get_layout_engine():
+            with in_style():
+                engine.execute(drawing)
+            drawing.set_layout_engine("none")
+        self._drawing = drawing
+
+    @cached_property
+    def svg(self) -> str:
+        """Return the drawing for a page."""
+        return as_svg(self._drawing)
+
+    @cached_property
+    def png(self) -> bytes:
+        """Return the drawing as a picture on white."""
+        return as_png(self._drawing)
 
 
 def as_png(drawing: Any) -> bytes:

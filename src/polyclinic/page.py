@@ -29,8 +29,8 @@ SCORES_INTRO = (
 )
 
 ROUTES_INTRO = (
-    "Which experts of a mixture serve which language, and whether that is about language: each figure with its number, "
-    "what it rests on, how to read it, and a table. The pictures and all rows lie in the folder figures beside this page."
+    "Which experts of a mixture serve which language, and whether that is about language: each figure with what it "
+    "says, what it rests on, how to read it, and a table. Pictures and rows lie in the folder figures beside this page."
 )
 
 

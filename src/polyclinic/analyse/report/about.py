@@ -1,4 +1,4 @@
-"""Is the routing about language, about the token, or about what stands before it?"""
+"""Whether routing is about language, about the token, or about what stands before it."""
 
 from html import escape
 from typing import Any

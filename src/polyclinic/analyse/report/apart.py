@@ -107,5 +107,3 @@ def _by_layer(facts: Facts) -> Plate:
         ["layer", "mean (bits)", "correlation with the family tree", "p"],
         [[r["layer"], r["mean"], r["tree_correlation"], r["p_value"]] for r in rows],
     )
-
-

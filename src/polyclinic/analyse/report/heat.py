@@ -10,7 +10,7 @@ from polyclinic import figures
 # Readable on white and on black; more of it is more, the second is below 0.
 TINT, BELOW = (0.13, 0.52, 0.80), (0.85, 0.42, 0.10)
 WIDTH = 10.5  # inches
-LETTER, TITLE, GAP, SCALE = 0.068, 0.24, 0.18, 0.55  # inches: of a label's letter, above, between, below all
+LETTER, TITLE, GAP, SCALE = 0.06, 0.24, 0.18, 0.5  # inches: of a label's letter, above, between, below all
 
 
 class Panel(NamedTuple):
@@ -21,13 +21,13 @@ class Panel(NamedTuple):
     framed: Iterable[tuple[int, int]] = ()
 
 
-def heats(panels: Sequence[Panel], rows: Sequence[str], columns: Sequence[str], x: str, unit: str) -> Any:
+def heats(panels: Sequence[Panel], rows: Sequence[str], columns: Sequence[str], x: str, unit: str) -> figures.Picture:
     """Return panels of the same rows; a panel's columns are the first of `columns`. The scale ends at the largest."""
     from matplotlib.figure import Figure
 
     most = max((abs(v) for p in panels for row in p.values for v in row if v is not None), default=0.0) or 1.0
     left = 0.15 + LETTER * max(map(len, rows), default=0)
-    under = 0.38 + (LETTER * max(map(len, columns)) if is_long(columns) else 0.1)
+    under = 0.3 + (LETTER * max(map(len, columns)) if is_long(columns) else 0.1)
     wide = max(1.1, 0.17 * max(len(p.values[0]) for p in panels))
     high = max(0.3, len(rows) * (0.17 if len(rows) <= 20 else 0.125))  # noqa: PLR2004
     across = max(1, min(len(panels), int((WIDTH - left) / (wide + GAP))))
@@ -46,7 +46,7 @@ def heats(panels: Sequence[Panel], rows: Sequence[str], columns: Sequence[str], 
             is_last = place + across >= len(panels)
             _label(axes, columns[: len(panel.values[0])], x if is_last else "")
         _scale(drawing, size, left, most, any((v or 0) < 0 for p in panels for row in p.values for v in row), unit)
-    return drawing
+    return figures.Picture(drawing)
 
 
 def is_long(columns: Sequence[str]) -> bool:
@@ -61,7 +61,8 @@ def _shade(axes: Any, panel: Panel, most: float) -> None:
     axes.imshow(_colours(panel.values, most), aspect="auto", interpolation="none")
     axes.set_title(panel.title, fontsize=8, pad=3)
     axes.tick_params(length=0, pad=2)
-    boxes = [Path.unit_rectangle().vertices + (column - 0.5, row - 0.5) for row, column in panel.framed]
+    corners = np.asarray(Path.unit_rectangle().vertices) - 0.5
+    boxes = [corners + np.array([column, row]) for row, column in panel.framed]
     if boxes:  # one path for all frames keeps the file small
         codes = np.tile(Path.unit_rectangle().codes, len(boxes))
         path = Path(np.concatenate(boxes), codes)

@@ -10,10 +10,24 @@ LEAD = (
     "Margin and entropy say how sure the router is of its picks."
 )
 
+SURENESS = {
+    "margin": (
+        "Margin of the router",
+        "",
+        "the margin is the last pick's probability minus the best not picked, and a pale cell is a router that wavers.",
+    ),
+    "entropy": (
+        "Entropy of the router",
+        "nats",
+        "a dark cell is a router that spreads its probability over many experts.",
+    ),
+}
+
 
 def part(facts: Facts) -> Part:
     """Return load, evenness, and the router's margin and entropy."""
-    return Part("How evenly experts are used", LEAD, [_load(facts), _evenness(facts), _sureness(facts)])
+    plates = [_load(facts), _evenness(facts), *(_sureness(facts, key) for key in SURENESS)]
+    return Part("How evenly experts are used", LEAD, plates)
 
 
 def _load(facts: Facts) -> Plate:
@@ -55,23 +69,21 @@ def _evenness(facts: Facts) -> Plate:
     )
 
 
-def _sureness(facts: Facts) -> Plate:
+def _sureness(facts: Facts, key: str) -> Plate:
     found = facts["balance"]["languages"]
     codes = ordered(facts, list(found))
-    panels = [
-        Panel(title, [found[code][key] for code in codes])
-        for title, key in (("margin", "margin"), ("entropy (nats)", "entropy"))
-    ]
-    margins = [value for code in codes for value in found[code]["margin"]]
+    title, unit, read = SURENESS[key]
+    values = [found[code][key] for code in codes]
     return Plate(
-        "sureness",
-        "Margin and entropy of the router",
-        f"The mean margin of a language is {spread(margins)}.",
-        "Margin is the last pick's probability minus the best not picked, entropy that of the router's distribution; "
-        "a pale margin or a dark entropy is a router that is not sure.",
+        f"router_{key}",
+        title,
+        f"The mean of a language in a layer is {spread([v for row in values for v in row])}{unit and ' '}{unit}.",
+        f"Each row is a language, each column a layer; {read}",
         facts["balance"]["n"],
         TOKENS,
-        heats(panels, [label(code) for code in codes], [str(n) for n in facts["layers_of"]], "layer", ""),
-        ["language", "n", *(f"margin {n}" for n in facts["layers_of"]), *(f"entropy {n}" for n in facts["layers_of"])],
-        [[Code(code), found[code]["n"], *found[code]["margin"], *found[code]["entropy"]] for code in codes],
+        heats(
+            [Panel("", values)], [label(code) for code in codes], [str(n) for n in facts["layers_of"]], "layer", unit
+        ),
+        ["language", "n", *(f"layer {n}" for n in facts["layers_of"])],
+        [[Code(code), found[code]["n"], *found[code][key]] for code in codes],
     )

@@ -72,9 +72,7 @@ def _families(facts: Facts) -> Plate:
     rows = facts["family"]["shares"]
     own = {family["name"]: i for i, family in enumerate(facts["families"])}
     panels = [
-        Panel(
-            f"layer {layer}", [r["layers"][place] for r in rows], [(i, own[r["family"]]) for i, r in enumerate(rows)]
-        )
+        Panel(f"layer {layer}", [r["layers"][place] for r in rows], [(i, own[r["family"]]) for i, r in enumerate(rows)])
         for place, layer in enumerate(facts["layers_of"])
     ]
     overall = facts["family"]["own_expert_of_all"]

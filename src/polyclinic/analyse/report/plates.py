@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from polyclinic import figures
 from polyclinic.languages import all_languages, language
@@ -41,7 +41,7 @@ class Plate(NamedTuple):
     read: str  # one sentence
     n: int
     of: str  # what n counts
-    drawing: Any
+    drawing: figures.Picture
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     shown: str | None = None
@@ -99,7 +99,7 @@ def html_of(plate: Plate, place: int) -> str:
         f"<b>Figure {place}. {escape(plate.title)}.</b> {escape(plate.says)} "
         f"({plate.n:,} {escape(plate.of)}) {escape(plate.read)}"
     )
-    drawn = f'<div class="wide drawn">{figures.as_svg(plate.drawing)}</div>'
+    drawn = f'<div class="wide drawn">{plate.drawing.svg}</div>'
     return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>" + details(f"Figure {place} as a table", shown)
 
 
@@ -139,8 +139,7 @@ def write_files(parts: Iterable[Part], folder: Path) -> int:
     folder.mkdir(exist_ok=True)
     plates = [plate for part in parts for plate in (*part.plates, *part.folded)]
     for plate in plates:
-        svg = figures.as_svg(plate.drawing)
-        write_bytes(folder / f"{plate.name}.svg", svg.encode())
-        write_bytes(folder / f"{plate.name}.png", figures.as_png(plate.drawing))
+        write_bytes(folder / f"{plate.name}.svg", plate.drawing.svg.encode())
+        write_bytes(folder / f"{plate.name}.png", plate.drawing.png)
         write_bytes(folder / f"{plate.name}.csv", csv_of(plate).encode())
     return len(plates)

@@ -19,7 +19,7 @@ class Curve(NamedTuple):
     intervals: Sequence[tuple[float, float] | None]
 
 
-def curves(charts: Mapping[str, Mapping[str, Curve]], x: str, at: float | None = 0.0) -> Any:
+def curves(charts: Mapping[str, Mapping[str, Curve]], x: str, at: float | None = 0.0) -> figures.Picture:
     """Return charts side by side, one line and band each name, against an upright line at `at`."""
     from matplotlib.figure import Figure
 
@@ -28,9 +28,10 @@ def curves(charts: Mapping[str, Mapping[str, Curve]], x: str, at: float | None =
     names = list(dict.fromkeys(name for chart in charts.values() for name in chart))
     with figures.in_style():
         drawing = Figure(figsize=(4.2 * across, 2.3 * down), layout="constrained")
-        for axes, (title, chart) in zip(drawing.subplots(down, across, squeeze=False).flat, charts.items(), strict=False):
+        places = drawing.subplots(down, across, squeeze=False).flat
+        for axes, (title, chart) in zip(places, charts.items(), strict=False):
             for name, curve in chart.items():
-                _band(axes, curve, figures.COLOURS[names.index(name) % len(figures.COLOURS)], name)
+                _band(axes, curve, names.index(name), name)
             if at is not None:
                 axes.axhline(at, color=figures.INK, linewidth=0.8)
             axes.set_title(title, fontsize=9)
@@ -42,11 +43,12 @@ def curves(charts: Mapping[str, Mapping[str, Curve]], x: str, at: float | None =
                 axes.legend(frameon=False, fontsize=7)
         for axes in drawing.axes[len(charts) :]:
             axes.set_visible(False)
-    return drawing
+    return figures.Picture(drawing)
 
 
-def _band(axes: Any, curve: Curve, colour: str, name: str) -> None:
-    axes.plot(curve.xs, curve.ys, color=colour, marker="o", markersize=3, label=name)
+def _band(axes: Any, curve: Curve, place: int, name: str) -> None:
+    colour, dash = figures.COLOURS[place % len(figures.COLOURS)], figures.DASHES[place % len(figures.DASHES)]
+    axes.plot(curve.xs, curve.ys, color=colour, linestyle=dash, marker="o", markersize=3, label=name)
     there = [(x, *pair) for x, pair in zip(curve.xs, curve.intervals, strict=True) if pair]
     if len(there) > 1:
         xs, low, high = zip(*there, strict=True)
@@ -64,7 +66,7 @@ class Flow(NamedTuple):
     edges: Sequence[tuple[int, int, int, float]]
 
 
-def flows(panels: Sequence[Flow], layers: Sequence[int], num_experts: int) -> Any:
+def flows(panels: Sequence[Flow], layers: Sequence[int], num_experts: int) -> figures.Picture:
     """Return circuits as small multiples: layers from left to right, experts from top to bottom."""
     from matplotlib.figure import Figure
 
@@ -88,7 +90,7 @@ def flows(panels: Sequence[Flow], layers: Sequence[int], num_experts: int) -> An
             axes.set_visible(False)
         drawing.supxlabel("layer", fontsize=8)
         drawing.supylabel("expert", fontsize=8)
-    return drawing
+    return figures.Picture(drawing)
 
 
 def _flow(axes: Any, panel: Flow, place: Mapping[int, int]) -> None:
@@ -102,13 +104,14 @@ def _flow(axes: Any, panel: Flow, place: Mapping[int, int]) -> None:
     axes.scatter(xs, ys, s=[130 * size for size in sizes], color=figures.COLOURS[1], zorder=3, linewidths=0)
 
 
-def trees(sides: Mapping[str, Any], names: Sequence[str], x: Mapping[str, str]) -> Any:
+def trees(sides: Mapping[str, Any], names: Sequence[str], x: Mapping[str, str]) -> figures.Picture:
     """Return trees side by side, each a linkage of the same names, with what its height means."""
     from matplotlib.figure import Figure
 
     with figures.in_style():
         drawing = Figure(figsize=(10.5, 0.9 + 0.16 * len(names)), layout="constrained")
-        for axes, (title, linkage) in zip(drawing.subplots(1, len(sides), squeeze=False).flat, sides.items(), strict=True):
+        places = drawing.subplots(1, len(sides), squeeze=False).flat
+        for axes, (title, linkage) in zip(places, sides.items(), strict=True):
             plan = hierarchy.dendrogram(np.asarray(linkage), no_plot=True)
             for ys, xs in zip(plan["icoord"], plan["dcoord"], strict=True):
                 axes.plot(xs, ys, color=figures.COLOURS[0], linewidth=1.2)
@@ -119,4 +122,4 @@ def trees(sides: Mapping[str, Any], names: Sequence[str], x: Mapping[str, str]) 
             axes.set_title(title, fontsize=9)
             axes.tick_params(axis="y", length=0)
             axes.spines[["top", "left", "right"]].set_visible(False)
-    return drawing
+    return figures.Picture(drawing)

@@ -42,13 +42,13 @@ def _sweep(facts: Facts) -> Plate:
     sizes = {step["tau"]: step for step in group["sweep"] if step["tau"] >= lowest["tau"]}
     drawn = [tau for tau in sizes if sizes[tau]["nodes"]] or [lowest["tau"]]
     panels = [
-        _flow(f"tau {tau:.1f}: {sizes[tau]['nodes']} experts, {sizes[tau]['edges']} ways", lowest, tau) for tau in drawn
+        _flow(f"tau {tau:.1f}: experts {sizes[tau]['nodes']}, ways {sizes[tau]['edges']}", lowest, tau) for tau in drawn
     ]
     at = facts["circuits"]["tau"]
     return Plate(
         "circuit_sweep",
         "The circuit of all languages, by tau",
-        f"At tau {at:.1f} it has {sizes[at]['nodes']} experts and {sizes[at]['edges']} ways.",
+        f"At tau {at:.1f} experts: {sizes[at]['nodes']}, ways between them: {sizes[at]['edges']}.",
         "Layers go from left to right; a dot is an expert, its area the share of tokens that pick it, a line the share "
         f"whose first picks go that way (below {THINNEST:.2f} not drawn).",
         group["n"],
@@ -87,7 +87,7 @@ def _groups(facts: Facts, names: list[str], file: str, title: str) -> Plate:
     return Plate(
         f"circuits_{file}",
         f"{title} at tau {tau:.1f}",
-        f"They have {min(sizes)} to {max(sizes)} experts.",
+        f"The smallest has {min(sizes)} experts, the largest {max(sizes)}.",
         f"As in the figure before, a panel a group: groups with other experts go other ways.{more}",
         sum(groups[name]["n"] for name in names),
         TOKENS,

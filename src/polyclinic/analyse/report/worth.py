@@ -42,7 +42,7 @@ def forced(facts: Facts) -> Part:
         "A dot is a language's share of tokens with its 95 % interval over documents; the upright mark is chance.",
         facts["forced"]["tokens"],
         "tokens",
-        figures.drawn_intervals(drawn, "share of tokens", dict.fromkeys(drawn, chance)),
+        figures.Picture(figures.drawn_intervals(drawn, "share of tokens", dict.fromkeys(drawn, chance))),
         ["language", "n", "unforced", "low", "high", "by chance"],
         [[Code(c), own[c]["n"], shares[c], *pair(own[c]["mean"]["interval"]), chance] for c in codes],
     )
@@ -102,6 +102,7 @@ def depth(found: Mapping[str, Any]) -> Part:
     """Return separation by layer of a dense model, and the recommendation."""
     rows: Sequence[Mapping[str, Any]] = found["layers"]
     bands = [(r["low"], r["high"]) if "low" in r else None for r in rows]
+    curve = Curve([r["layer"] for r in rows], [r["separation"] for r in rows], bands)
     one = found["recommended"]
     told = "No rise towards the output explains a place for experts."
     if one["last_layers"]:
@@ -114,7 +115,7 @@ def depth(found: Mapping[str, Any]) -> Part:
         "0 is a layer where language makes no difference, 1 one that shares nothing; the band is the 95 % interval.",
         sum(language["tokens"] for language in found["languages"].values()),
         "tokens",
-        curves({"separation": {"": Curve([r["layer"] for r in rows], [r["separation"] for r in rows], bands)}}, "layer"),
+        curves({"separation": {"": curve}}, "layer"),
         list(rows[0]),
         [list(r.values()) for r in rows],
     )
