@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def cmd_analyse_compare(arguments: Namespace) -> int:
     write_files(found, arguments.out / FIGURES)
     write_json(arguments.out / "comparison.json", result)
     named = {"A": str(arguments.a), "B": str(arguments.b)}
-    html = routes_page("two routings", list(named.items()), fragments_of(found), named)
+    shown = [(key, escape(path)) for key, path in named.items()]
+    html = routes_page("two routings", shown, fragments_of(found), named)
     write_bytes(arguments.out / REPORT, html.encode())
     lines = [f"A  {result['a']['depth']}", f"B  {result['b']['depth']}", f"report   {arguments.out / REPORT}"]
     return emit(arguments, result, lines)

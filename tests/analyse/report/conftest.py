@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import made_routes
 import pytest
 
-import made_routes
 from polyclinic.analyse.report.fragments import parts
 from polyclinic.analyse.report.plates import Part
 from polyclinic.runs import write_json

@@ -7,7 +7,7 @@ import numpy as np
 from made_tallies import World, sees, tally, world
 from polyclinic.analyse.measures.describe import describe
 from polyclinic.analyse.run import plain
-from polyclinic.families import fifty, load_preset
+from polyclinic.families import load_preset
 from polyclinic.languages import language
 
 SIX = ("ar", "en", "fr", "hi", "th", "zh")
@@ -31,11 +31,6 @@ def facts(codes: tuple[str, ...] = SIX, layers: int = 3, experts: int = 8, top_k
     forced = {"family_ids": "on", "tokens": made.num_tokens, "own_expert_unforced": own}
     text = {"documents": 9, "digest": "0" * 16}
     return plain({"family_ids": "off", **families, "own_expert": own, **found, "forced": forced, "text": text})
-
-
-def large() -> Any:
-    """Return the facts of 50 languages, 24 layers and 8 experts."""
-    return facts(fifty(), 24, 8, buckets=2, tokens=40, ids=8)
 
 
 def causal(codes: tuple[str, ...] = SIX) -> Any:

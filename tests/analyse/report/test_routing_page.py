@@ -8,12 +8,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import made_routes
 import pytest
 
-import made_routes
 from polyclinic.analyse.report.about import answer
 from polyclinic.analyse.report.fragments import cards, fragments, parts
 from polyclinic.analyse.report.plates import Part, Plate, cell, csv_of, fragments_of, html_of, write_files
+from polyclinic.families import fifty
 from polyclinic.page import routes_page
 from polyclinic.runs import write_json
 
@@ -50,7 +51,9 @@ def test_every_number_of_every_table_stands_in_the_files(sections: list[Part], k
         assert set(numbers) <= known, plate.name
         read_back = list(csv.reader(StringIO(csv_of(plate))))
         assert read_back[0] == list(plate.head)
-        assert {float(v) for row in read_back[1:] for v in row if re.fullmatch(r"-?\d+\.\d+(e-\d+)?", v)} >= set(numbers)
+        assert {float(v) for row in read_back[1:] for v in row if re.fullmatch(r"-?\d+\.\d+(e-\d+)?", v)} >= set(
+            numbers
+        )
 
 
 def test_what_a_caption_says_is_a_rounded_number_of_the_files(sections: list[Part], known: set[float]) -> None:
@@ -95,7 +98,7 @@ def test_right_to_left_names_and_tokens_carry_their_direction(sections: list[Par
 
 
 def test_a_page_of_fifty_languages_and_24_layers_stays_small(tmp_path: Path) -> None:
-    facts = made_routes.large()
+    facts = made_routes.facts(fifty(), 24, 8, buckets=2, tokens=30, ids=6)
     write_json(tmp_path / "routing.json", facts)
     html = routes_page("routing", cards(facts), fragments(tmp_path), {})
     assert len(html.encode()) < MOST

@@ -49,7 +49,7 @@ def _matrix(facts: Facts, places: list[int], name: str) -> Plate:
         name,
         f"Divergence of languages, layer {chosen[0]['layer']}" if len(chosen) == 1 else "Divergence, the other layers",
         f"Over all pairs the mean is {spread([one['mean'] for one in chosen])} bits.",
-        "A dark cell is a pair of languages that use different experts; relatives stand together along the diagonal.",
+        "A strong cell is a pair of languages that use different experts; relatives stand together along the diagonal.",
         sum(found["n"]),
         TOKENS,
         heats(panels, [label(code) for code in codes], codes, "", "bits"),

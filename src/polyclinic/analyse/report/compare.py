@@ -133,7 +133,7 @@ def _maps(facts: Both, shared: list[int]) -> Plate:
         "compare_maps",
         "Languages by experts, A beside B",
         f"{len(shared)} layers hold experts in both.",
-        "Experts of two models have no common order: compare how dark and how framed the rows are, not the columns.",
+        "Experts of two models have no common order: compare how strong and how framed the rows are, not the columns.",
         facts["A"]["tokens"] + facts["B"]["tokens"],
         TOKENS,
         heats(panels, [label(code) for code in codes], [str(i) for i in range(most)], "expert", "of the tokens"),

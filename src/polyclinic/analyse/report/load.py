@@ -14,12 +14,12 @@ SURENESS = {
     "margin": (
         "Margin of the router",
         "",
-        "the margin is the last pick's probability minus the best not picked, and a pale cell is a router that wavers.",
+        "the margin is the last pick's probability minus the best not picked, and a faint cell a router that wavers.",
     ),
     "entropy": (
         "Entropy of the router",
         "nats",
-        "a dark cell is a router that spreads its probability over many experts.",
+        "a strong cell is a router that spreads its probability over many experts.",
     ),
 }
 
@@ -37,7 +37,7 @@ def _load(facts: Facts) -> Plate:
         "load",
         "Load of each expert",
         f"An expert's share of a layer's picks is {spread([v for r in rows for v in r['load']])}; even is {even:.3f}.",
-        "Each row is a layer, each column an expert; a darker cell takes more of the picks, and a row adds up to 1.",
+        "Each row is a layer, each column an expert; a stronger cell takes more of the picks, and a row adds up to 1.",
         facts["balance"]["n"],
         TOKENS,
         heats([Panel("", [r["load"] for r in rows])], layers(facts), experts(facts), "expert", "of the picks"),

@@ -44,7 +44,7 @@ def _languages(facts: Facts) -> Plate:
         "language_expert",
         "Languages by experts",
         f"In layer {facts['layers_of'][-1]} the expert that a language uses most has {most} of its tokens.",
-        f"One panel a layer, a row a language, relatives together; a darker cell serves more of the tokens.{framing}",
+        f"One panel a layer, a row a language, relatives together; a stronger cell serves more of the tokens.{framing}",
         facts["tokens"],
         TOKENS,
         heats(panels, [label(code) for code in codes], experts(facts), "expert", "of the tokens"),

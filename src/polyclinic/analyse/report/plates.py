@@ -12,6 +12,8 @@ from polyclinic.languages import all_languages, language
 from polyclinic.markup import Fragment, details, native, number, table
 from polyclinic.runs import write_bytes
 
+ROWS = 500  # of a table on the page; the file has all
+
 
 class Code(str):
     """A language code in a cell: shown with the language's own name."""
@@ -94,7 +96,10 @@ def html_of(plate: Plate, place: int) -> str:
     """Return a plate for the page: drawing, caption, and its table folded."""
     shown = plate.shown
     if shown is None:
-        shown = table([escape(one) for one in plate.head], [[_table_cell(v) for v in row] for row in plate.rows])
+        few = plate.rows[:ROWS]
+        shown = table([escape(one) for one in plate.head], [[_table_cell(v) for v in row] for row in few])
+        if len(plate.rows) > ROWS:
+            shown += f"<p>The first {ROWS:,} of {len(plate.rows):,} rows; all are in {escape(plate.name)}.csv.</p>"
     caption = (
         f"<b>Figure {place}. {escape(plate.title)}.</b> {escape(plate.says)} "
         f"({plate.n:,} {escape(plate.of)}) {escape(plate.read)}"

@@ -1,6 +1,7 @@
 """Drawings of lines: curves with their intervals, flows through experts, trees of languages."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,12 @@ def curves(charts: Mapping[str, Mapping[str, Curve]], x: str, at: float | None =
     down = -(-len(charts) // across)
     names = list(dict.fromkeys(name for chart in charts.values() for name in chart))
     with figures.in_style():
-        drawing = Figure(figsize=(4.2 * across, 2.3 * down), layout="constrained")
+        drawing = Figure(figsize=(4.6 * across, 2.3 * down))
+        # Margins in inches: laying each chart out by its labels would take seconds.
+        drawing.subplots_adjust(
+            **{"left": 0.6 / (4.6 * across), "right": 1 - 0.15 / (4.6 * across), "wspace": 0.2},
+            **{"bottom": 0.5 / (2.3 * down), "top": 1 - 0.3 / (2.3 * down), "hspace": 0.55},
+        )
         places = drawing.subplots(down, across, squeeze=False).flat
         for axes, (title, chart) in zip(places, charts.items(), strict=False):
             for name, curve in chart.items():
@@ -67,41 +73,59 @@ class Flow(NamedTuple):
 
 
 def flows(panels: Sequence[Flow], layers: Sequence[int], num_experts: int) -> figures.Picture:
-    """Return circuits as small multiples: layers from left to right, experts from top to bottom."""
+    """Return circuits as small multiples: layers from left to right, experts from top to bottom.
+
+    All on one canvas measured in cells, since an axes for each would take seconds.
+    """
     from matplotlib.figure import Figure
 
-    across = min(len(panels), 3 if len(layers) <= 12 else 1)  # noqa: PLR2004
+    across = min(len(panels), 3 if len(layers) <= 12 else 2)  # noqa: PLR2004
     down = -(-len(panels) // across)
-    high = 0.6 + min(3.2, max(1.1, 0.16 * num_experts))
-    place = {layer: i for i, layer in enumerate(layers)}
+    step = max(1.0, 8 / len(layers))
+    wide, high = (len(layers) - 1) * step + 2.5, num_experts + 1.5
+    place = {layer: i * step for i, layer in enumerate(layers)}
     with figures.in_style():
-        drawing = Figure(figsize=(10.5, high * down), layout="constrained")
-        for axes, panel in zip(drawing.subplots(down, across, squeeze=False).flat, panels, strict=False):
-            _flow(axes, panel, place)
-            axes.set_title(panel.title, fontsize=8)
-            every = -(-len(layers) // 12)
-            axes.set_xticks(range(0, len(layers), every), layers[::every], fontsize=7)
-            axes.set_yticks(range(num_experts) if num_experts <= 16 else [0, num_experts - 1])  # noqa: PLR2004
-            axes.tick_params(labelsize=7, length=0)
-            axes.set(xlim=(-0.5, len(layers) - 0.5), ylim=(num_experts - 0.5, -0.5))
-            axes.spines[:].set_visible(False)
-            axes.grid(alpha=0.15)
-        for axes in drawing.axes[len(panels) :]:
-            axes.set_visible(False)
-        drawing.supxlabel("layer", fontsize=8)
-        drawing.supylabel("expert", fontsize=8)
+        drawing = Figure(figsize=(10.5, down * max(1.5, 0.19 * high) + 0.2))
+        axes = drawing.add_axes((0.04, 0, 0.95, 1))
+        for i, panel in enumerate(panels):
+            corner = i % across * wide, i // across * high + 1
+            _flow(axes, panel, place, corner, i % across == 0, num_experts)
+        axes.set(xlim=(-1, across * wide - 1), ylim=(down * high, -0.2))
+        axes.set_axis_off()
     return figures.Picture(drawing)
 
 
-def _flow(axes: Any, panel: Flow, place: Mapping[int, int]) -> None:
-    from matplotlib.collections import LineCollection
+def _flow(
+    axes: Any, panel: Flow, place: Mapping[int, float], corner: tuple[float, float], is_left: bool, num_experts: int
+) -> None:
+    x, y = corner
+    last = x + max(place.values())
+    _paths(axes, [((x, y + e), (last, y + e)) for e in range(num_experts)], 0.5, figures.INK, 0.15)
+    following, classes = dict(pairwise(place)), dict[float, list[Any]]()
+    for layer, one, other, share in panel.edges:
+        if share >= THINNEST:  # ways of like width are one path, which keeps the file small
+            way = (x + place[layer], y + one), (x + place[following[layer]], y + other)
+            classes.setdefault(round(share * 20) / 20, []).append(way)
+    for share, ways in sorted(classes.items()):
+        _paths(axes, ways, 0.4 + 8 * share, figures.COLOURS[5], 0.6)
+    if panel.nodes:
+        xs, ys = zip(*((x + place[layer], y + expert) for layer, expert, _ in panel.nodes), strict=True)
+        sizes = [130 * round(share, 1) for *_, share in panel.nodes]
+        axes.scatter(xs, ys, s=sizes, color=figures.COLOURS[1], zorder=3, linewidths=0)
+    axes.text((x + last) / 2, y - 0.75, panel.title, ha="center", va="center", fontsize=8)
+    for layer in list(place)[:: -(-len(place) // 12)]:
+        axes.text(x + place[layer], y + num_experts - 0.3, str(layer), ha="center", va="top", fontsize=6.5)
+    for expert in range(0, num_experts, -(-num_experts // 16)) if is_left else ():
+        axes.text(x - 0.3, y + expert, str(expert), ha="right", va="center", fontsize=6.5)
 
-    edges = [edge for edge in panel.edges if edge[3] >= THINNEST]
-    ways = [[(place[layer], one), (place[layer] + 1, other)] for layer, one, other, _ in edges]
-    widths = [0.4 + 8 * share for *_, share in edges]
-    axes.add_collection(LineCollection(ways, linewidths=widths, colors=figures.COLOURS[5], alpha=0.6))
-    xs, ys, sizes = ([place[n[0]] for n in panel.nodes], [n[1] for n in panel.nodes], [n[2] for n in panel.nodes])
-    axes.scatter(xs, ys, s=[130 * size for size in sizes], color=figures.COLOURS[1], zorder=3, linewidths=0)
+
+def _paths(axes: Any, ways: Sequence[Any], width: float, colour: str, alpha: float) -> None:
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    codes = np.tile(np.array([Path.MOVETO, Path.LINETO], dtype=np.uint8), len(ways))
+    path = Path(np.array(ways, dtype=float).reshape(-1, 2), codes)
+    axes.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=width, alpha=alpha, clip_on=False))
 
 
 def trees(sides: Mapping[str, Any], names: Sequence[str], x: Mapping[str, str]) -> figures.Picture:

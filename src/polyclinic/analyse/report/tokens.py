@@ -12,6 +12,7 @@ LEAD = (
     "more than to the others."
 )
 PAIRS, WORDS = 3, 5  # shown of each layer, and of each expert
+FULL = 64  # experts of all layers, above which fewer words are shown
 
 
 def part(facts: Facts) -> Part:
@@ -29,7 +30,7 @@ def _position(facts: Facts) -> Plate:
         "position",
         "Routing along a text",
         f"The distance of a tenth of the texts from the whole is {spread([v for r in rows for v in r['distance']])}.",
-        "Each row is a layer, each column a tenth of the way through a text; a dark cell is routed unlike the rest. "
+        "Each row is a layer, each column a tenth of the way through a text; a strong cell is routed unlike the rest. "
         "Compare with chance in the table: tokens of one text are alike, so true chance is higher than that.",
         facts["position"]["n"],
         TOKENS,
@@ -74,6 +75,7 @@ def _specific(facts: Facts) -> Plate:
     names = experts(facts)
     found = facts["specific"]["layers"]
     tops = [[max((w["log_odds"] for w in listed), default=None) for listed in layer["experts"]] for layer in found]
+    shown = WORDS if len(found) * len(names) <= FULL else 2
     rows: list[list[Any]] = [
         [
             *(layer["layer"], names[i], Word(w.get("text"), w["language"])),
@@ -81,14 +83,14 @@ def _specific(facts: Facts) -> Plate:
         ]
         for layer in found
         for i, listed in enumerate(layer["experts"])
-        for w in listed[:WORDS]
+        for w in listed[:shown]
     ]
     return Plate(
         "specific",
         "The token most specific to each expert",
         f"The log odds of an expert's first token are {spread([v for row in tops for v in row])} nats.",
-        f"A dark cell is an expert with a token that goes to it far more often than others do; the table has the "
-        f"first {WORDS} of each, a blank in a token shown as \u2423.",
+        f"A strong cell is an expert with a token that goes to it far more often than others do; the table has the "
+        f"first {shown} of each, a blank in a token shown as \u2423.",
         facts["specific"]["n"],
         TOKENS,
         heats([Panel("", tops)], layers(facts), names, "expert", "nats"),
@@ -108,7 +110,7 @@ def _saturation(facts: Facts) -> Plate:
         "How early routing settles",
         f"{names[0]} shares {spread(grid[0])} of its picks with {found['last']}; blind picks would share "
         f"{found['by_chance']['overlap']:.3f}.",
-        "Each row is a checkpoint, each column a layer; a dark cell already routes as the last checkpoint does.",
+        "Each row is a checkpoint, each column a layer; a strong cell already routes as the last checkpoint does.",
         found["n"],
         "fixed tokens",
         heats(panels, names, [str(n) for n in facts["layers_of"]], "layer", "of picks"),

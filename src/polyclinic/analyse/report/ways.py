@@ -10,7 +10,7 @@ LEAD = (
     "A circuit is the experts that at least a share tau of a group's tokens has among its picks, and the ways that "
     "first picks take between them from one layer to the next. 1.0 means every token."
 )
-MOST = 12  # families that are drawn
+MOST = 9  # families that are drawn
 
 
 def part(facts: Facts) -> Part:
@@ -49,8 +49,8 @@ def _sweep(facts: Facts) -> Plate:
         "circuit_sweep",
         "The circuit of all languages, by tau",
         f"At tau {at:.1f} experts: {sizes[at]['nodes']}, ways between them: {sizes[at]['edges']}.",
-        "Layers go from left to right; a dot is an expert, its area the share of tokens that pick it, a line the share "
-        f"whose first picks go that way (below {THINNEST:.2f} not drawn).",
+        "Layers go from left to right, experts from top to bottom; a dot is an expert, its area the share of tokens "
+        f"that pick it, a line the share whose first picks go that way (below {THINNEST:.2f} not drawn).",
         group["n"],
         TOKENS,
         flows(panels, facts["layers_of"], facts["num_experts"]),
@@ -65,7 +65,7 @@ def _ways(name: str, found: Any) -> list[list[Any]]:
             *([name] if name else []),
             *(e["layer"], e["expert"], e["next_layer"], e["next_expert"], e["share"], e["independent"]),
         ]
-        for e in sorted(found["edges"], key=lambda e: (e["layer"], -e["share"]))
+        for e in sorted(found["edges"], key=lambda e: -e["share"])
     ]
 
 

@@ -1,6 +1,7 @@
 """The view with families forced, what an expert is worth, and where a dense model would take experts."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from polyclinic import figures
@@ -21,7 +22,6 @@ DEPTH_LEAD = (
     "A dense model has no experts, but its languages part in some layers more than in others. Experts placed there "
     "were not shown to be better: that takes a training."
 )
-CELLS = 2500  # of a table on the page
 
 
 def forced(facts: Facts) -> Part:
@@ -63,10 +63,10 @@ def causal(facts: Facts, found: Mapping[str, Any]) -> Part:
             *(_name(row), Code(code), found["languages"][code]["tokens"], row["change"][code]["change"]),
             *(row["change"][code]["low"], row["change"][code]["high"], row["change"][code]["clusters"]),
         ]
-        for row in (rows if len(rows) * len(codes) <= CELLS else sorted(rows, key=_harm)[-CELLS // len(codes) :])
+        for row in sorted(rows, key=_harm, reverse=True)
         for code in codes
     ]
-    left = f"<p>Left out: {', '.join(found['left_out'])}.</p>" if found["left_out"] else ""
+    left = f"<p>Left out: {escape(', '.join(found['left_out']))}.</p>" if found["left_out"] else ""
     plate = Plate(
         "causal",
         "Change of loss by intervention and language",
