@@ -11,6 +11,7 @@ from typing import Any
 import made_routes
 import pytest
 
+from polyclinic.analyse.measures import context, family, information
 from polyclinic.analyse.report.about import answer
 from polyclinic.analyse.report.fragments import cards, fragments, parts
 from polyclinic.analyse.report.plates import Part, Plate, cell, csv_of, fragments_of, html_of, write_files
@@ -97,7 +98,9 @@ def test_right_to_left_names_and_tokens_carry_their_direction(sections: list[Par
     assert {attributes for _, attributes in names} == {' lang="ar-Arab" dir="rtl"'}
 
 
-def test_a_page_of_fifty_languages_and_24_layers_stays_small(tmp_path: Path) -> None:
+def test_a_page_of_fifty_languages_and_24_layers_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (information, context, family):  # draws cost time, not room
+        monkeypatch.setattr(module, "RESAMPLES", 3)
     facts = made_routes.facts(fifty(), 24, 8, buckets=2, tokens=30, ids=6)
     write_json(tmp_path / "routing.json", facts)
     html = routes_page("routing", cards(facts), fragments(tmp_path), {})

@@ -93,8 +93,8 @@ def parts(a: Facts, b: Facts, result: Mapping[str, Any]) -> list[Part]:
 def _curves(facts: Both, result: Mapping[str, Any]) -> Plate:
     charts: dict[str, dict[str, Curve]] = {}
     for key, one in facts.items():
-        for name, rows in by_layer(one).items():
-            there = {layer: row for layer, row in rows.items() if row[0] is not None}
+        for name, found in by_layer(one).items():
+            there = {layer: row for layer, row in found.items() if row[0] is not None}
             bands = [None if row[1] is None else (row[1][0], row[1][1]) for row in there.values()]
             values = [float(row[0] or 0.0) for row in there.values()]
             charts.setdefault(name, {})[key] = Curve(list(there), values, bands)

@@ -55,13 +55,12 @@ def curves(charts: Mapping[str, Mapping[str, Curve]], x: str, at: float | None =
 def _band(axes: Any, curve: Curve, place: int, name: str) -> None:
     colour, dash = figures.COLOURS[place % len(figures.COLOURS)], figures.DASHES[place % len(figures.DASHES)]
     axes.plot(curve.xs, curve.ys, color=colour, linestyle=dash, marker="o", markersize=3, label=name)
-    there = [(x, *pair) for x, pair in zip(curve.xs, curve.intervals, strict=True) if pair]
+    there = [(x, pair[0], pair[1]) for x, pair in zip(curve.xs, curve.intervals, strict=True) if pair]
     if len(there) > 1:
-        xs, low, high = zip(*there, strict=True)
-        axes.fill_between(xs, low, high, color=colour, alpha=0.25, linewidth=0)
-    else:
-        for x, low, high in there:
-            axes.plot([x, x], [low, high], color=colour)
+        axes.fill_between(*zip(*there, strict=True), color=colour, alpha=0.25, linewidth=0)
+    elif there:
+        x, low, high = there[0]
+        axes.plot([x, x], [low, high], color=colour)
 
 
 class Flow(NamedTuple):
