@@ -84,6 +84,11 @@ def _stages(groups: Any) -> None:
     group = _group(groups, "analyse", "checkpoint and text to who serves whom")
     what = "route text through a mixture and count"
     _analyse_run(_command(group, "run", commands_analyse.cmd_analyse_run, what))
+    what = "two analyses of the same text side by side"
+    alone = _command(group, "compare", commands_analyse.cmd_analyse_compare, what)
+    for name in ("a", "b"):
+        alone.add_argument(name, type=folder, metavar=name.upper(), help="what analyse run wrote")
+    _out(alone)
     what = "where languages part in a dense model, and so where to place experts"
     _depth(_command(group, "depth", commands_analyse.cmd_analyse_depth, what))
     group = _group(groups, "evaluate", "a model and exams to scores per language")
@@ -158,6 +163,8 @@ def _analyse_run(alone: Parser) -> None:
     alone.add_argument("--tokens", action="store_true", help="write a table of single tokens, of a sample")
     what = "checkpoints (step-*) of its training, for how early routing settles"
     alone.add_argument("--checkpoints", action=Once, type=folder, metavar="DIR", help=what)
+    what = "drop, force and keep experts on N texts of each language, and measure the loss"
+    alone.add_argument("--causal", action=Once, type=positive, metavar="N", help=what)
     _out(alone)
 
 

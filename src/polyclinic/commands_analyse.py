@@ -3,11 +3,14 @@
 import sys
 from argparse import Namespace
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from polyclinic.commands import built_corpus, emit, not_inside
 from polyclinic.errors import DataError
+
+REPORT = "report.html"
 
 
 def cmd_analyse_run(arguments: Namespace) -> int:
@@ -25,7 +28,9 @@ def cmd_analyse_run(arguments: Namespace) -> int:
     section, checkpoint = AnalyseSection(), resolve(str(arguments.checkpoint))
     documents, source = _to_route(arguments, section.max_documents_per_language)
     steps = _training_steps(arguments.checkpoints)
-    asked = Asked(arguments.languages, arguments.documents, arguments.forced, arguments.tokens, steps)
+    asked = Asked(
+        arguments.languages, arguments.documents, arguments.forced, arguments.tokens, steps, arguments.causal or 0
+    )
     named = {**asked._asdict(), "languages": sorted(asked.languages), "checkpoints": [name for name, _ in steps]}
     key = {"analyse": section.model_dump(), "asked": named, "text": source, **weight_digests(checkpoint)}
     progress = ConsoleProgress(sys.stderr)
@@ -36,6 +41,46 @@ def cmd_analyse_run(arguments: Namespace) -> int:
         f"layer {r['layer']}   information {r['estimate'] - r['null']:.3f} nats above chance (p {r['p_value']:.3f})"
         for r in result["information"]["first_pick"]["I(E;L)"]["layers"]
     ]
+    report = _page(arguments, result)
+    return emit(arguments, result, [*lines, f"report   {report}"])
+
+
+def _page(arguments: Namespace, result: Any) -> Path:
+    """Write the page of an analysis, and its figures beside it."""
+    from polyclinic.analyse.report.fragments import FIGURES, cards, parts
+    from polyclinic.analyse.report.plates import fragments_of, write_files
+    from polyclinic.page import routes_page
+    from polyclinic.runs import write_bytes
+
+    found = parts(arguments.out / "analyse")
+    settings = {"checkpoint": str(arguments.checkpoint), "family_ids": result["family_ids"], "seed": result["seed"]}
+    html = routes_page("routing", cards(result), fragments_of(found), {**settings, "shuffles": result["shuffles"]})
+    write_files(found, arguments.out / FIGURES)
+    write_bytes(arguments.out / REPORT, html.encode())
+    return Path(arguments.out / REPORT)
+
+
+def cmd_analyse_compare(arguments: Namespace) -> int:
+    """Put two analyses of the same text side by side."""
+    not_inside(arguments.out, [str(arguments.a), str(arguments.b)])
+
+    from polyclinic.analyse.report.compare import compare, parts, read_analysis
+    from polyclinic.analyse.report.fragments import FIGURES
+    from polyclinic.analyse.report.plates import fragments_of, write_files
+    from polyclinic.page import routes_page
+    from polyclinic.runs import write_bytes, write_json
+
+    a, b = read_analysis(arguments.a), read_analysis(arguments.b)
+    result = compare(a, b, (str(arguments.a), str(arguments.b)))
+    found = parts(a, b, result)
+    arguments.out.mkdir(exist_ok=True)
+    write_files(found, arguments.out / FIGURES)
+    write_json(arguments.out / "comparison.json", result)
+    named = {"A": str(arguments.a), "B": str(arguments.b)}
+    shown = [(key, escape(path)) for key, path in named.items()]
+    html = routes_page("two routings", shown, fragments_of(found), named)
+    write_bytes(arguments.out / REPORT, html.encode())
+    lines = [f"A  {result['a']['depth']}", f"B  {result['b']['depth']}", f"report   {arguments.out / REPORT}"]
     return emit(arguments, result, lines)
 
 

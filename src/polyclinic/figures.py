@@ -1,13 +1,18 @@
 """Charts as inline SVG, drawn by matplotlib, in the colours of the page around them."""
 
+import re
 import warnings
-from collections.abc import Mapping, Sequence
-from io import StringIO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from io import BytesIO, StringIO
 from typing import Any
 
 INK = "#010203"  # stands for the page's text colour, light or dark
 # Okabe and Ito's palette, safe for the common kinds of colour blindness (https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+# Images stay as many cells as they have; one font's name is enough for each of a thousand labels.
+_SMALL = {"image.composite_image": False, "font.sans-serif": ["DejaVu Sans"]}
 DASHES = ("-", "--", "-.", ":")
 Points = Sequence[tuple[float, float]]
 
@@ -24,16 +29,20 @@ def grid(
 
     `stacked` lays the series on each other as areas; they must share their points' x.
     """
-    import matplotlib as mpl
+    return as_svg(drawn_grid(charts, x, marks=marks, stacked=stacked, columns=columns))
+
+
+def drawn_grid(
+    charts: Mapping[str, Mapping[str, Points]], x: str, *, marks: bool = False, stacked: bool = False, columns: int = 2
+) -> Any:
+    """Return what `grid` shows as a drawing of matplotlib."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for series in charts.values() for name in series))
     looks = {name: _look(i, stacked) for i, name in enumerate(names)}
     columns = min(columns, len(charts))
     rows = -(-len(charts) // columns)
-    with mpl.rc_context(_style()), warnings.catch_warnings():
-        # Signs that matplotlib's own font lacks: the browser has fonts, the text stays text.
-        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+    with in_style():
         drawing = Figure(figsize=(7, 2.9 if rows == columns == 1 else 1.9 * rows), layout="constrained")
         places = drawing.subplots(rows, columns, squeeze=False).flat
         for axes, (y, series) in zip(places, charts.items(), strict=False):
@@ -49,17 +58,23 @@ def grid(
                 for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
             }
             drawing.legend(shown.values(), shown, loc="outside right upper", frameon=False, fontsize=8)
-        return _as_svg(drawing)
+        return drawing
 
 
 def intervals(
     rows: Mapping[str, tuple[float, float, float]], x: str, against: Mapping[str, float] | None = None
 ) -> str:
     """Return a dot with its interval for each name, in the order given, against a line at 0 or a mark of its own."""
-    import matplotlib as mpl
+    return as_svg(drawn_intervals(rows, x, against))
+
+
+def drawn_intervals(
+    rows: Mapping[str, tuple[float, float, float]], x: str, against: Mapping[str, float] | None = None
+) -> Any:
+    """Return what `intervals` shows as a drawing of matplotlib."""
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_style()):
+    with in_style():
         drawing = Figure(figsize=(7, 0.8 + 0.2 * len(rows)), layout="constrained")
         axes = drawing.subplots()
         for place, (value, low, high) in enumerate(rows.values()):
@@ -76,15 +91,62 @@ def intervals(
         axes.set_xlabel(x)
         axes.grid(alpha=0.25, axis="x")
         axes.spines[["top", "right"]].set_visible(False)
-        return _as_svg(drawing)
+        return drawing
 
 
-def _as_svg(drawing: Any) -> str:
+def as_svg(drawing: Any) -> str:
     """Return a drawing as SVG in the colours of the page around it."""
     out = StringIO()
-    drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    with in_style():
+        drawing.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     svg = out.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return _smaller(svg[svg.index("<svg") :].replace(INK, "currentColor"))
+
+
+def _smaller(svg: str) -> str:
+    """Return a drawing without notes of its own words and turns by nothing; places to a thousandth of a point."""
+    svg = re.sub(r" *<!--.*?-->\n| transform=\"rotate\(-0 [^\"]*\"", "", svg)
+    return re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d{3})\d+", r"\1", tag[0]), svg)
+
+
+class Picture:
+    """A drawing, laid out once and written once in each form."""
+
+    def __init__(self, drawing: Any) -> None:
+        if engine := drawing.get_layout_engine():
+            with in_style():
+                engine.execute(drawing)
+            drawing.set_layout_engine("none")
+        self._drawing = drawing
+
+    @cached_property
+    def svg(self) -> str:
+        """Return the drawing for a page."""
+        return as_svg(self._drawing)
+
+    @cached_property
+    def png(self) -> bytes:
+        """Return the drawing as a picture on white."""
+        return as_png(self._drawing)
+
+
+def as_png(drawing: Any) -> bytes:
+    """Return a drawing as a picture on white, the same bytes for the same drawing."""
+    out = BytesIO()
+    with in_style():
+        drawing.savefig(out, format="png", facecolor="white", dpi=150, metadata={"Software": None})
+    return out.getvalue()
+
+
+@contextmanager
+def in_style() -> Iterator[None]:
+    """Draw and write with the look of the page."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_style()), warnings.catch_warnings():
+        # Signs that matplotlib's own font lacks: the browser has fonts, the text stays text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        yield
 
 
 def _look(number: int, area: bool) -> dict[str, Any]:
@@ -114,4 +176,4 @@ def _draw(axes: Any, series: Mapping[str, Points], looks: Mapping[str, Any], mar
 
 def _style() -> Any:
     keys = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-    return {**dict.fromkeys(keys, INK), "svg.fonttype": "none", "svg.hashsalt": "polyclinic", "font.size": 9}
+    return {**dict.fromkeys(keys, INK), "svg.fonttype": "none", "svg.hashsalt": "polyclinic", "font.size": 9, **_SMALL}

@@ -28,6 +28,11 @@ SCORES_INTRO = (
     "chance, the best constant answer, and what was not asked."
 )
 
+ROUTES_INTRO = (
+    "Which experts of a mixture serve which language, and whether that is about language: each figure with what it "
+    "says, what it rests on, how to read it, and a table. Pictures and rows lie in the folder figures beside this page."
+)
+
 
 def page(name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], recipe: Mapping[str, Any]) -> str:
     """Return the whole page."""
@@ -41,6 +46,13 @@ def scores_page(
 ) -> str:
     """Return the page of scores alone."""
     return joined(name, SCORES_INTRO, cards, fragments, settings)
+
+
+def routes_page(
+    name: str, cards: Sequence[tuple[str, str]], fragments: Sequence[Fragment], settings: Mapping[str, Any]
+) -> str:
+    """Return the page of routing alone."""
+    return joined(name, ROUTES_INTRO, cards, fragments, settings)
 
 
 def joined(

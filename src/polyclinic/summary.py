@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic import ablation_report
-from polyclinic.analyse import report as analyse
+from polyclinic.analyse.report.fragments import fragments as routes
 from polyclinic.baselines import SAYS
 from polyclinic.corpus.card import report as corpus
 from polyclinic.evaluate.report.fragments import fragments as evaluated
@@ -35,7 +35,7 @@ def report(recipe: Recipe, run: Path, facts: Mapping[str, Any]) -> tuple[str, li
     dense = recipe.baseline == "dense"
     routing = _families(recipe, run) if dense else read_json(run / "analyse" / "routing.json")
     fragments = [
-        *([] if dense else analyse.fragments(run / "analyse")),
+        *([] if dense else routes(run / "analyse")),
         *evaluated(run / "evaluate"),
         *([stage_report.fragment(run, routing)] if recipe.specialise else []),
         train.fragment(run / "train", routing),

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 import small
 import stock_mixtures as stock
+from polyclinic import commands_analyse
 from polyclinic.analyse.tally_files import load_tally
 from polyclinic.cli import main
 from polyclinic.moe.attach import sparse_layers
@@ -17,6 +19,13 @@ from polyclinic.moe.checkpoint import load_model
 from polyclinic.train.checkpoint import save
 
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def without_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing, which takes seconds, but where the page is asked for."""
+    if "page" not in request.node.name:
+        monkeypatch.setattr(commands_analyse, "_page", lambda *_: None)
 
 
 @pytest.fixture
@@ -54,6 +63,25 @@ def test_a_folder_of_texts_is_routed(mixture: Path, texts: Path, tmp_path: Path,
     few = routed(capsys, mixture, "--text", texts, "--out", tmp_path / "few", "--documents", "2")
     assert len(few["tokens_of"]) == 4
     assert len(load_tally(tmp_path / "few" / "analyse" / "tally.npz").tokens_B) == 8
+
+
+def test_a_page_and_what_experts_are_worth_lie_beside_the_facts(
+    mixture: Path, texts: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    words = ("--text", texts, "--languages", "en,th", "--causal", "2")
+    result = routed(capsys, mixture, *words, "--out", out)
+    assert result["text"]["documents"] == 8
+    causal = json.loads((out / "analyse" / "causal.json").read_text("utf-8"))
+    assert {code: row["documents"] for code, row in causal["languages"].items()} == {"en": 2, "th": 2}
+    html = (out / "report.html").read_text("utf-8")
+    assert "What an expert is worth" in html
+    assert {path.suffix for path in (out / "figures").glob("causal.*")} == {".csv", ".png", ".svg"}
+    listed = [w for layer in result["specific"]["layers"] for expert in layer["experts"] for w in expert]
+    vocabulary = Tokenizer.from_file(str(mixture / "tokenizer.json"))
+    spelt = {w["id"]: w["text"] for w in listed if w["text"] is not None}
+    assert spelt
+    assert all(text in vocabulary.decode([number]) for number, text in spelt.items())
 
 
 def test_text_that_changed_is_routed_again(mixture: Path, texts: Path, tmp_path: Path, capsys: Capture) -> None:

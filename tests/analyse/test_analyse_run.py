@@ -15,7 +15,7 @@ import small
 from polyclinic.analyse import run as analyse
 from polyclinic.analyse.asked import Asked
 from polyclinic.analyse.counting import Counts
-from polyclinic.analyse.report import fragments
+from polyclinic.analyse.report.fragments import fragments
 from polyclinic.analyse.route import MAX_TOKENS
 from polyclinic.analyse.tally import Tally
 from polyclinic.analyse.tally_files import load_tally

@@ -13,3 +13,4 @@ class Asked(NamedTuple):
     tokens: bool = False  # a table of single tokens
     # name of a checkpoint, and what puts its weights into a model; the last one is compared with
     checkpoints: Sequence[tuple[str, Callable[[Any], None]]] = ()
+    causal: int = 0  # documents of a language on which experts are dropped, forced and kept; 0 for none

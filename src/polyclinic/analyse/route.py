@@ -54,6 +54,17 @@ def encoder(checkpoint: Path) -> Callable[[list[Document]], list[Encoded]]:
     return encode
 
 
+def speller(checkpoint: Path) -> Callable[[int], str | None]:
+    """Return what spells a token id, None for one that is part of a character."""
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+
+    def spelt(number: int) -> str | None:
+        text = tokenizer.decode([number], skip_special_tokens=False)
+        return None if not text or "\ufffd" in text else text
+
+    return spelt
+
+
 def windows(
     documents: Iterable[Document], found: Survey, encode: Callable[[list[Document]], list[Encoded]]
 ) -> Iterator[list[Text]]:

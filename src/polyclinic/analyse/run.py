@@ -10,11 +10,12 @@ from transformers import PreTrainedModel
 
 from polyclinic.analyse import capture, texts
 from polyclinic.analyse.asked import Asked
+from polyclinic.analyse.causal import Choices, interventions
 from polyclinic.analyse.counting import Counts
 from polyclinic.analyse.measures.describe import describe
 from polyclinic.analyse.measures.saturation import saturation
 from polyclinic.analyse.probes import picks_of
-from polyclinic.analyse.route import encoder, families_of, route, windows
+from polyclinic.analyse.route import encoder, families_of, route, speller, windows
 from polyclinic.analyse.sampling import Sample, quota
 from polyclinic.analyse.tally import Tally
 from polyclinic.analyse.tally_files import save_tally
@@ -26,7 +27,7 @@ from polyclinic.recipe import AnalyseSection
 from polyclinic.records import Document
 from polyclinic.runs import write_json
 
-RESULT = "routing.json"
+RESULT, CAUSAL = "routing.json", "causal.json"
 TALLY, FORCED, TOKENS = "tally.npz", "tally_forced.npz", "tokens.parquet"
 
 
@@ -56,7 +57,8 @@ def run(
     save_tally(folder / TALLY, tally)
     facts = {"family_ids": "off", **families, "own_expert": own_expert(tally, families["expert_of"])}
     facts |= describe(tally, families if families["families"] else None, section.shuffles, seed)
-    facts |= {"parallel": found.parallel, "left_out": found.left_out}
+    facts |= {"parallel": found.parallel, "left_out": found.left_out, "text": texts.fingerprint(documents, found)}
+    spell(facts["specific"], speller(checkpoint))
     if asked.tokens and counts.sample is not None:
         write_tokens(folder / TOKENS, counts.sample.documents(), tally.layers, tally.languages)
     if asked.forced:
@@ -65,6 +67,8 @@ def run(
         picks = picks_of(model, counts.sample.documents(), asked.checkpoints)
         facts["saturation"] = saturation(picks, asked.checkpoints[-1][0], experts)
     write_json(folder / RESULT, plain(facts))
+    if asked.causal:
+        write_json(folder / CAUSAL, plain(_causal(checkpoint, documents, asked, seed, progress)))
     return {"documents": walk.documents, "tokens": tally.num_tokens}
 
 
@@ -84,6 +88,23 @@ def own_expert(tally: Tally, expert_of: Mapping[str, int]) -> dict[str, float]:
     tokens_G = np.bincount(tally.bucket_language, tally.tokens_B, len(tally.languages))
     shares_G = tally.own_GL.mean(1) / tokens_G
     return {code: float(share) for code, share in zip(tally.languages, shares_G, strict=True) if code in expert_of}
+
+
+def spell(specific: Mapping[str, Any], spelt: Callable[[int], str | None]) -> None:
+    """Give each listed token id its text, None where it is part of a character."""
+    for layer in specific["layers"]:
+        for row in (row for expert in layer["experts"] for row in expert):
+            row["text"] = spelt(row["id"])
+
+
+def _causal(
+    checkpoint: Path, documents: Iterable[Document], asked: Asked, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Measure what experts are worth on a few documents of each language, translations chosen together."""
+    few = texts.survey(documents, lambda document: 1, 1, asked.languages, asked.causal)
+    chosen = [document for document in documents if few.takes(document)]
+    progress.say(f"what experts are worth, on {len(chosen):,} documents")
+    return interventions(checkpoint, chosen, Choices(seed=seed), progress)
 
 
 def plain(value: Any) -> Any:

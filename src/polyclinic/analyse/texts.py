@@ -128,6 +128,15 @@ class Survey(NamedTuple):
         return not self.capped or self.capped[document.language].reaches(place_of(document.group))
 
 
+def fingerprint(documents: Iterable[Document], found: Survey) -> dict[str, Any]:
+    """Return the number of the documents that are routed and a digest of language and text, in any order."""
+    total, num = 0, 0
+    for document in documents:
+        if found.takes(document):
+            total, num = (total + place_of(f"{document.language}\n{document.text()}")) % 2**64, num + 1
+    return {"documents": num, "digest": f"{total:016x}"}
+
+
 def survey(
     documents: Iterable[Document],
     measure: Callable[[Document], int],

@@ -67,3 +67,14 @@ def test_a_way_that_no_token_takes_is_no_edge() -> None:
 
     found = circuit(tally(world(), [always, always]), ["en", "fr"], 0.4)
     assert [(e.expert, e.next_expert) for e in found.edges] == [(0, 0), (1, 1)]
+
+
+def test_a_group_keeps_its_circuit_at_the_lowest_tau_of_which_higher_ones_are_parts() -> None:
+    made = planted()
+    facts = circuits(made, {"en": ["en"], "all": list(WAYS)}, 0.5)["groups"]
+    assert "lowest" not in facts["en"]
+    low = facts["all"]["lowest"]
+    assert low["nodes"] == [node._asdict() for node in circuit(made, list(WAYS), low["tau"]).nodes]
+    above = [node for node in low["nodes"] if node["share"] >= 0.5]
+    assert above == facts["all"]["nodes"]
+    assert len(low["nodes"]) > len(above)

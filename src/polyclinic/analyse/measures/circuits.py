@@ -13,6 +13,7 @@ from polyclinic.analyse.measures.shares import divided, picks_GLE, tokens_G
 from polyclinic.analyse.tally import FloatArray, Tally
 
 SWEEP = tuple(tenth / 10 for tenth in range(1, 10))
+LOWEST = 0.2  # from which on circuits of several languages are kept whole: those above are parts of it
 
 
 class Node(NamedTuple):
@@ -70,8 +71,12 @@ def _edges(tally: Tally, node_LE: Any, follow_LEE: FloatArray) -> list[Edge]:
 
 
 def circuits(tally: Tally, groups: Mapping[str, Sequence[str]], tau: float) -> dict[str, Any]:
-    """Return `tau`, the circuit of each group, and `sweep`: nodes and edges at each tau of 0.1 to 0.9."""
-    found = {}
+    """Return `tau`, the circuit of each group, and `sweep`: nodes and edges at each tau of 0.1 to 0.9.
+
+    A group that is no single language also has `lowest`: its circuit at 0.2, of which those at a higher
+    tau are parts.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for name, languages in groups.items():
         nodes, edges, tokens = circuit(tally, languages, tau)
         sizes = [(value, circuit(tally, languages, value)) for value in SWEEP]
@@ -82,4 +87,11 @@ def circuits(tally: Tally, groups: Mapping[str, Sequence[str]], tau: float) -> d
             "sweep": [{"tau": value, "nodes": len(one.nodes), "edges": len(one.edges)} for value, one in sizes],
             "n": tokens,
         }
+        if name not in tally.languages:
+            low = circuit(tally, languages, LOWEST)
+            found[name]["lowest"] = {
+                "tau": LOWEST,
+                "nodes": [node._asdict() for node in low.nodes],
+                "edges": [edge._asdict() for edge in low.edges],
+            }
     return {"tau": tau, "groups": found}
