@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.analyse.texts import BUCKETS, Folder, Smallest, Survey, place_of, survey
+from polyclinic.analyse.texts import BUCKETS, Folder, Smallest, Survey, fingerprint, place_of, survey
 from polyclinic.errors import DataError, UnknownLanguageError
 from polyclinic.records import Document, Turn
 
@@ -139,3 +139,14 @@ def test_the_smallest_are_kept_whatever_the_order(numbers: list[int], k: int) ->
         kept.add(number)
     assert kept.held == set(sorted(set(numbers))[:k])
     assert all(kept.reaches(n) == (n in kept.held) for n in numbers)
+
+
+def test_the_digest_is_of_languages_and_words_of_what_is_routed_and_not_of_their_order() -> None:
+    found = [text(code, group) for code in ("en", "fr") for group in "abc"]
+    first = fingerprint(found, look(found))
+    assert first["documents"] == 6
+    assert fingerprint(found[::-1], look(found)) == first
+    assert fingerprint(found, look(found, cap=2))["documents"] == 4
+    for other in (text("en", "c", 10), text("ha", "c")):
+        changed = [*found[:2], other, *found[3:]]
+        assert fingerprint(changed, look([*changed, *found]))["digest"] != first["digest"]
