@@ -110,7 +110,7 @@ def test_right_to_left_text_is_marked_and_the_page_runs_left_to_right(html: str)
 
 def test_the_recipe_is_shown_as_it_was_given(html: str) -> None:
     shown = Reader(html).text
-    start = shown.index("{", shown.index("The whole recipe"))
+    start = shown.index("{", shown.index("All of them"))
     assert json.JSONDecoder().raw_decode(shown[start:])[0] == {"name": "</pre><script>", "text": "ñ漢"}
 
 
