@@ -46,6 +46,7 @@ bench: install
 
 soak: install
 	$(BIN)/python -m pytest -m soak
+	POLYCLINIC_SOAK=1 $(BIN)/python -m pytest tests/moe/test_router_rules.py tests/moe/test_architectures.py
 
 clean:
 	rm -rf $(VENV) runs build dist

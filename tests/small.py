@@ -107,6 +107,6 @@ def recipe(**changes: Any) -> Recipe:
         "upcycle": {"last_layers": 1},
         "train": loop,
         "analyse": {"shuffles": 10},
-        "evaluate": {"max_questions": 2},
+        "evaluate": {"max_questions": 2, "routing": "stock"},
     }
     return validate({**values, **changes}, "small")

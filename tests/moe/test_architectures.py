@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tests.moe.conftest import OWN, SIZES, _made
 from torch import Tensor
 
+from drawing import drawn
 from polyclinic.moe.blueprint import BLUEPRINTS, Mixture, blueprint_for, dense_config, moe_config, notes
 from polyclinic.moe.checkpoint import CONFIG, load_model, read_config
 from polyclinic.moe.convert import headers, plan_tensors, write_tensors
@@ -74,7 +75,7 @@ def shapes(draw: st.DrawFn, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", sorted(BLUEPRINTS))
-@settings(deadline=None, max_examples=8, phases=(Phase.explicit, Phase.generate))
+@settings(deadline=None, max_examples=drawn(9), phases=(Phase.explicit, Phase.generate))
 @given(data=st.data())
 def test_the_mixture_of_any_shape_gives_its_parents_logits(
     kind: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

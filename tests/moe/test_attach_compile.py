@@ -24,7 +24,10 @@ def small(mixture: Any, kind: str) -> PreTrainedModel:
     return model
 
 
-@pytest.mark.parametrize(("backend", "mode"), [("aot_eager", Routing.HYBRID), ("eager", Routing.LANGUAGE)])
+@pytest.mark.parametrize(
+    ("backend", "mode"),
+    [("aot_eager", Routing.HYBRID), pytest.param("eager", Routing.LANGUAGE, marks=pytest.mark.soak)],
+)
 def test_a_whole_graph_with_family_ids_gives_the_outputs_and_gradients_of_no_graph(
     mixture: Any, kind: str, backend: str, mode: Routing
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from drawing import drawn
 from polyclinic.moe.attach import Routing, attach, sparse_layers
 
 RULES = {  # mode: the rule in training, the rule at test
@@ -145,7 +146,7 @@ def assert_near(got: Tensor, expected: Tensor, size: float, share: float) -> Non
 
 
 @pytest.mark.parametrize("experts", list(EXACTNESS))
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=drawn(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
 def test_picks_weights_and_gradients_are_those_of_the_rule_in_plain_loops(
     mixture: Any, kind: str, experts: str, case: Case

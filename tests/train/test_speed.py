@@ -44,6 +44,7 @@ def test_operations_are_those_that_torch_counts_but_for_vectors(mixtures: dict[s
     assert operations_per_token(model, length) - 6 * vectors == pytest.approx(counted, rel=1e-9)
 
 
+@pytest.mark.soak  # timed: other work on the machine decides it
 def test_the_rate_of_the_machine_is_that_of_a_product_timed_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "SECONDS", 0.02)
     monkeypatch.setitem(speed.WIDTHS, "cpu", 256)

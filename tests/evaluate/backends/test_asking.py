@@ -67,7 +67,7 @@ def test_samples_and_accuracy_are_lm_evals_own_through_the_store_and_without(
     tasks, model = ["letter", "option", "generate"], LocalModel(models[name])
     capfd.readouterr()
     with opened(tmp_path) as store:
-        first, again = (ask(Kept(model, store, model.facts()), folder, tasks) for _ in range(2))
+        first, again = (ask(Kept(model, store, model.facts()), folder, tasks).samples for _ in range(2))
     assert capfd.readouterr() == ("", "")
     monkeypatch.chdir(folder)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -84,7 +84,9 @@ def test_samples_and_accuracy_are_lm_evals_own_through_the_store_and_without(
 
 
 def test_languages_of_documents_reach_the_routers(hybrid: LocalModel, models: dict[str, Path], folder: Path) -> None:
-    routed, plain = (ask(model, folder, ["option"])["option"] for model in (hybrid, LocalModel(models["mixture"])))
+    routed, plain = (
+        ask(model, folder, ["option"]).samples["option"] for model in (hybrid, LocalModel(models["mixture"]))
+    )
     assert {sample["doc"]["language"] for sample in routed} == {"ar", "en", "th", "zh"}
     differ = [abs(np.subtract(scores(a), scores(b))).max() for a, b in zip(routed, plain, strict=True)]
     assert min(differ) > 0

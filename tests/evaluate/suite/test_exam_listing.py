@@ -53,8 +53,8 @@ def test_the_list_of_some_languages_shows_their_exams_alone(data: Path, inside: 
     assert found["missing"] == {"not here": ["mt", "tet"], "nowhere": ["tet"]}
 
 
-def test_an_unknown_language_is_a_usage_error_with_the_nearest(inside: Path, capsys: Capture) -> None:
-    assert main(["evaluate", "list", "--languages", "swahilli"]) == 2
+def test_an_unknown_language_is_one_line_with_the_nearest(inside: Path, capsys: Capture) -> None:
+    assert main(["evaluate", "list", "--languages", "swahilli"]) == 3
     assert "did you mean sw (Swahili)" in capsys.readouterr().err
 
 

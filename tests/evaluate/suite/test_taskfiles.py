@@ -11,16 +11,16 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from polyclinic.errors import UsageError
+from polyclinic.evaluate.literals import languages_with_words
 from polyclinic.evaluate.prompting import document, draw, subsets
 from polyclinic.evaluate.protocol import PROTOCOLS, Protocol
 from polyclinic.evaluate.suite import taskfiles
 from polyclinic.evaluate.suite.loading import load, load_all
 from polyclinic.evaluate.suite.names import chosen
 from polyclinic.evaluate.suite.table import exams, tasks_folder
-from polyclinic.prompts import words
 
 ROOT = Path(__file__).parents[3]
-SPOKEN = [(exam, code) for exam, code in chosen(["all-local"]) if code in words()]
+SPOKEN = [(exam, code) for exam, code in chosen(["all-local"]) if code in languages_with_words()]
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,12 @@ FIGURES = "figures"
 
 
 def fragments(folder: Path) -> list[Fragment]:
-    """Return the sections for a finished analyse step."""
-    return fragments_of(parts(folder))
+    """Return the sections that stand in the report of a run: who serves whom, and whether it is about language.
+
+    The page of `analyse run` has all of them; twenty pictures more would take a run's report some seconds each time.
+    """
+    facts = read_json(folder / "routing.json")
+    return fragments_of([map.part(facts), about.part(facts)])
 
 
 def parts(folder: Path) -> list[Part]:
