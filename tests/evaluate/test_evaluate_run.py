@@ -16,7 +16,7 @@ from polyclinic.evaluate.answered import read_items
 from polyclinic.evaluate.parts import Part, key, limited, of_corpus
 from polyclinic.evaluate.report.fragments import fragments
 from polyclinic.evaluate.report.markdown import card
-from polyclinic.evaluate.report.rows import macro, summary
+from polyclinic.evaluate.report.rows import interval, macro, summary
 from polyclinic.evaluate.run import Asked, losses, protocols, run
 from polyclinic.intervals import wilson
 from polyclinic.progress import Progress, Silent
@@ -269,6 +269,13 @@ def test_the_summary_says_whether_chance_was_beaten(done: Path) -> None:
     assert f"{100 * over['accuracy']:.1f} %" in said
     assert over["verdict"] in said
     assert f"of {len(small.LANGUAGES)} languages are above chance" in said
+
+
+def test_no_interval_is_without_width_where_all_items_agree() -> None:
+    row = {"wilson_low": 0.0, "wilson_high": 0.56, "boot_low": 0.0, "boot_high": 0.0}
+    assert interval(row) == (0.0, 0.56)
+    assert interval({"wilson_low": 0.2, "wilson_high": 0.4, "boot_low": 0.1, "boot_high": 0.3}) == (0.1, 0.4)
+    assert interval({"boot_low": 0.1, "boot_high": 0.3}) == (0.1, 0.3)
 
 
 def test_derived_questions_alone_make_no_mean(

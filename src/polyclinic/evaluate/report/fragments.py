@@ -8,7 +8,7 @@ from typing import Any
 from polyclinic import figures
 from polyclinic.evaluate.report.browser import browser
 from polyclinic.evaluate.report.loss import loss
-from polyclinic.evaluate.report.rows import macro, micro, of_level, summary
+from polyclinic.evaluate.report.rows import interval, macro, micro, of_level, summary
 from polyclinic.languages import language
 from polyclinic.markup import Fragment, details, figure, native, number, percent, table
 from polyclinic.runs import read_json
@@ -65,7 +65,7 @@ def shown_sheet(result: Result) -> Any:
 def drawn(sheet: Result) -> tuple[dict[str, tuple[float, float, float]], dict[str, float]]:
     """Return accuracy with interval, and chance, by the English name of each language."""
     rows = {language(row["name"]).name: row for row in of_level(sheet, "language")}
-    intervals = {name: (r["accuracy"], r["boot_low"], r["boot_high"]) for name, r in rows.items()}
+    intervals = {name: (r["accuracy"], *interval(r)) for name, r in rows.items()}
     return intervals, {name: r["chance"] for name, r in rows.items()}
 
 
@@ -104,7 +104,7 @@ def _as_the_paper(sheet: Result) -> str:
 
 
 def _interval(row: Result) -> str:
-    return f"{percent(row['boot_low'])} to {percent(row['boot_high'])}"
+    return " to ".join(percent(end) for end in interval(row))
 
 
 def _figures(row: Result) -> list[str]:

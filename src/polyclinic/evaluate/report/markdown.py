@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from polyclinic.evaluate.report.rows import macro, micro, of_level, summary
+from polyclinic.evaluate.report.rows import interval, macro, micro, of_level, summary
 from polyclinic.languages import language
 from polyclinic.markup import percent
 
@@ -25,7 +25,7 @@ def card(result: Mapping[str, Any]) -> str:
 
 
 def _line(row: Mapping[str, Any], name: str) -> str:
-    figures = [percent(row[key]) for key in ("accuracy", "boot_low", "boot_high", "chance", "constant")]
+    figures = [percent(x) for x in (row["accuracy"], *interval(row), row["chance"], row["constant"])]
     cells = [name, f"{row['n']:,}", figures[0], f"{figures[1]} to {figures[2]}", *figures[3:], row["verdict"]]
     return "| " + " | ".join(cells) + " |"
 
@@ -41,7 +41,7 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     for sheet in result["sheets"]:
         out.append(sheet["name"])
         for row in of_level(sheet, "exam_language"):
-            figures = [percent(row[key]) for key in ("accuracy", "wilson_low", "wilson_high", "chance", "unparsed")]
+            figures = [percent(x) for x in (row["accuracy"], *interval(row), row["chance"], row["unparsed"])]
             told = "{:>5} % ({} to {}), chance {}, unparsed {}".format(*figures)
             out.append(f"  {row['language']:<4} {row['exam']:<22} n {row['n']:>5}  {told}  {row['verdict']}")
         out.append(summary(sheet))

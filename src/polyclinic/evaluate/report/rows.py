@@ -14,6 +14,15 @@ def of_level(sheet: Sheet, level: str) -> list[dict[str, Any]]:
     return [row for row in sheet["rows"] if row["level"] == level]
 
 
+def interval(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the wider of Wilson's interval and the bootstrap over clusters, which has no width where items agree."""
+    lows, highs = (
+        [row[f"{kind}_{end}"] for kind in ("wilson", "boot") if row.get(f"{kind}_{end}") is not None]
+        for end in ("low", "high")
+    )
+    return min(lows), max(highs)
+
+
 def macro(sheet: Sheet) -> dict[str, Any] | None:
     """Return the mean over languages, None where nothing was asked."""
     return next(iter(of_level(sheet, "macro")), None)
@@ -31,7 +40,7 @@ def summary(sheet: Sheet) -> str:
         return f"{sheet['name']}: nothing was asked but derived questions."
     rows = of_level(sheet, "language")
     beyond = sum(row["verdict"] == ABOVE for row in rows)
-    means = [percent(over[key]) for key in ("accuracy", "boot_low", "boot_high", "chance", "constant")]
+    means = [percent(x) for x in (over["accuracy"], *interval(over), over["chance"], over["constant"])]
     return (
         f"{sheet['name']}, mean over {len(rows)} languages: "
         + "{} % ({} to {}); chance {} %, best constant answers {} %: ".format(*means)
