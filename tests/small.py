@@ -102,6 +102,7 @@ def recipe(**changes: Any) -> Recipe:
             "texts": [{"starter": True}],
             "exams": [{"starter": True, "splits": ["test"]}],
             "pack_tokens": 64,
+            "decontaminate": None,
         },
         "base": {"from_scratch": {"vocab_size": 400, "learning_rate": 3e-3, **shape, **loop}},
         "upcycle": {"last_layers": 1},

@@ -268,6 +268,7 @@ def test_a_stage_alone_is_done_again_where_the_checkpoint_at_its_path_was_exchan
     assert main(["corpus", "build", "r.yaml", "--out", "built"]) == 0
     monkeypatch.setattr(f"polyclinic.{stage}.run.run", run)
     monkeypatch.setattr("polyclinic.evaluate.run.losses", lambda *_: {})
+    monkeypatch.setattr("polyclinic.commands_analyse._page", lambda *_: Path("report.html"))
     (folder / "dense").mkdir()
     for weights in (b"one", b"one", b"two"):
         (folder / "dense" / "model.safetensors").write_bytes(weights)
