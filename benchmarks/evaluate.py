@@ -24,8 +24,9 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer
 
 from polyclinic.evaluate.backends.local import LocalModel, load_tokenizer
+from polyclinic.evaluate.prompting import block
+from polyclinic.evaluate.protocol import PROTOCOLS
 from polyclinic.moe.checkpoint import load_model
-from polyclinic.prompts import exam_prompt
 from polyclinic.recipe import ScratchSection, UpcycleSection
 from polyclinic.records import Question
 from polyclinic.train.base import new_model, train_tokenizer
@@ -57,7 +58,7 @@ def requests(rows: list[dict[str, Any]], kind: str, shots: list[dict[str, Any]])
         question = Question(
             row["id"], row["language"], row["source"], "", row["id"], "test", row["question"], options, (0,)
         )
-        prompt, choices = exam_prompt(question), list(options)
+        prompt, choices = block(question, PROTOCOLS["option"], ""), list(options)
         if kind == "letter":
             choices = list("ABCDEFGH"[: len(options)])
             head, _, tail = prompt.rpartition("\n")
