@@ -52,7 +52,7 @@ ALLOWED = {
     "commands_corpus": FLOOR | {"commands", "console", "corpus", "options"},
     "commands_train": FLOOR | {"commands", "console", "journey", "moe", "options", "train", "upcycle"},
     "commands_analyse": FLOOR | {"analyse", "commands", "console", "corpus", "moe", "page", "train"},
-    "commands_evaluate": FLOOR | {"commands", "console", "corpus", "evaluate", "page"},
+    "commands_evaluate": FLOOR | {"commands", "console", "corpus", "evaluate", "moe", "page"},
     "cli": {
         *("arguments", "commands", "commands_analyse", "commands_corpus", "commands_evaluate", "commands_train"),
         "errors",

@@ -24,11 +24,12 @@ def cmd_evaluate_run(arguments: Namespace) -> int:
     from polyclinic.evaluate.report.markdown import lines
     from polyclinic.evaluate.run import run
     from polyclinic.evaluate.statistics.leak_flags import leaks_of
+    from polyclinic.moe.checkpoint import resolve
     from polyclinic.runs import MANIFEST, RunFolder, read_json, sha256_file, write_bytes
 
     exams = [*_exams_of(corpus), *parts.of_suite(section.tasks, section.languages)]
-    models, about = _models(arguments, section, served)
-    checkpoint = None if served else Path(arguments.model)
+    checkpoint = None if served else resolve(arguments.model)
+    models, about = _models(arguments, section, checkpoint)
     progress = ConsoleProgress(sys.stderr)
 
     def work(folder: Path) -> Any:
@@ -61,14 +62,13 @@ def _section(arguments: Namespace) -> Any:
     return section
 
 
-def _models(arguments: Namespace, section: Any, served: bool) -> tuple[Any, dict[str, Any]]:
+def _models(arguments: Namespace, section: Any, checkpoint: Path | None) -> tuple[Any, dict[str, Any]]:
     """Return what is asked, and what of it decides the answers."""
     from polyclinic.evaluate import opening
     from polyclinic.runs import weight_digests
 
     answers = arguments.out / opening.ANSWERS
-    if not served:
-        checkpoint = Path(arguments.model)
+    if checkpoint is not None:
         about = {"checkpoint": weight_digests(checkpoint), "engine": arguments.engine}
         if arguments.engine == "vllm":
             return opening.in_vllm("model", checkpoint, answers), about
