@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from polyclinic.evaluate.marks import Mark, Marks, marks_of, plain
 from polyclinic.evaluate.option_texts import OptionTexts, option_texts
 from polyclinic.evaluate.phrases import Phrases, phrases_of
+from polyclinic.evaluate.protocol import Protocol
 
 Reading = tuple[int, ...] | None  # None: nothing is said here; (): things that exclude each other
 CONTRADICTION: tuple[int, ...] = ()
@@ -182,6 +183,13 @@ def _agreed(found: Sequence[Reading]) -> Reading:
 
 
 _PAPER_ARABIC = (("A", "أ"), ("B", "ب"), ("C", "[سك]"), ("D", "د"))
+
+
+def read(raw: str, language: str, options: Sequence[str], several: bool, protocol: Protocol) -> tuple[int, ...] | None:
+    """Return the positions that a protocol reads of a written answer, or None."""
+    if protocol.majority_letter:
+        return parse_paper(raw, options)
+    return parse(raw, language, options, several, protocol.scoring == "chain")
 
 
 def parse_paper(raw: str, options: Sequence[str]) -> tuple[int, ...] | None:

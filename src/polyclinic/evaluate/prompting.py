@@ -83,6 +83,19 @@ def counted_answers(question: Question, protocol: Protocol) -> tuple[int, ...]:
     return question.answers[:1] if protocol.first_letter else question.answers
 
 
+def asks_for_sets(several: bool, protocol: Protocol) -> bool:
+    """Say whether an answer is a set of options: not where single texts are scored or only the first answer counts."""
+    return several and protocol.scoring != "option" and not protocol.first_letter
+
+
+def asked(
+    question: Question, scored: Sequence[Question], pool: Sequence[Question], protocol: Protocol, several: bool
+) -> dict[str, Any] | None:
+    """Return the document of a question with its examples, drawn from where the protocol says."""
+    examples = draw(scored if protocol.shots_from_test else pool, question, protocol)
+    return document(question, examples, protocol, asks_for_sets(several, protocol))
+
+
 def subsets(options: int) -> list[tuple[int, ...]]:
     """Return every non-empty set of options, smaller ones first."""
     return [one for size in range(1, options + 1) for one in itertools.combinations(range(options), size)]

@@ -14,9 +14,10 @@ from polyclinic.evaluate.exams import ask
 from polyclinic.evaluate.items import Item
 from polyclinic.evaluate.loss import held_out_loss
 from polyclinic.evaluate.parts import Part, limited
+from polyclinic.evaluate.prompting import asks_for_sets
 from polyclinic.evaluate.protocol import PROTOCOLS, Protocol
 from polyclinic.evaluate.report.markdown import card
-from polyclinic.evaluate.sheets import Documents, Unasked, asks_for_sets, documents, items, write_items
+from polyclinic.evaluate.sheets import Documents, Unasked, documents, items, write_items
 from polyclinic.evaluate.statistics.calibration import calibration
 from polyclinic.evaluate.statistics.comparison import compare
 from polyclinic.evaluate.statistics.leak_flags import flagged
@@ -151,7 +152,7 @@ def worth(
 ) -> dict[str, Any]:
     """Return what the answers of one sheet are worth: rows of all levels, calibration, leaks."""
     families = {part.language: family_of(part.language) for part in parts} if family_of else None
-    several = {part.exam for part in parts if asks_for_sets(part, protocol)}
+    several = {part.exam for part in parts if asks_for_sets(part.several, protocol)}
     derived = {part.exam for part in parts if part.derived}
     return {
         "rows": scores(found, families, derived, several=several),

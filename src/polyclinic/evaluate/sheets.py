@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from polyclinic.evaluate.items import Item
-from polyclinic.evaluate.parse import parse, parse_paper
+from polyclinic.evaluate.parse import read
 from polyclinic.evaluate.parts import Part
-from polyclinic.evaluate.prompting import document, draw, subsets
+from polyclinic.evaluate.prompting import asked, asks_for_sets, subsets
 from polyclinic.evaluate.protocol import GENERATED, Protocol
 from polyclinic.records import Question
 from polyclinic.runs import write_bytes
@@ -39,16 +39,10 @@ def _document(part: Part, question: Question, protocol: Protocol, counts: Counte
     if protocol.scoring == "option" and len(question.answers) > 1:
         counts[SEVERAL] += 1
         return None
-    pool = part.questions if protocol.shots_from_test else part.pool
-    found = document(question, draw(pool, question, protocol), protocol, asks_for_sets(part, protocol))
+    found = asked(question, part.questions, part.pool, protocol, part.several)
     if found is None:
         counts[LONG] += 1
     return found
-
-
-def asks_for_sets(part: Part, protocol: Protocol) -> bool:
-    """Say whether an answer is a set of options: not where single texts are scored or only the first answer counts."""
-    return part.several and protocol.scoring != "option" and not protocol.first_letter
 
 
 def items(parts: Mapping[str, Part], protocol: Protocol, samples: Mapping[str, Sequence[Any]]) -> list[Item]:
@@ -67,20 +61,14 @@ def item(part: Part, question: Question, protocol: Protocol, sample: Mapping[str
     facts = (part.task, part.exam, part.language, question.id, question.group, len(question.options), gold)
     if protocol.scoring in GENERATED:
         raw = str(sample["resps"][0][0])
-        return Item(*facts, _read(raw, part, question, protocol), raw=raw)
+        return Item(*facts, read(raw, question.language, question.options, part.several, protocol), raw=raw)
     scores = [float(response[0][0]) for response in sample["resps"]]
     if protocol.scoring == "option":
         sizes = [len(option.encode()) for option in question.options]
         scores = [score / size for score, size in zip(scores, sizes, strict=True)]
     best = max(range(len(scores)), key=scores.__getitem__)
-    picked = subsets(len(question.options))[best] if asks_for_sets(part, protocol) else (best,)
+    picked = subsets(len(question.options))[best] if asks_for_sets(part.several, protocol) else (best,)
     return Item(*facts, picked, tuple(scores))
-
-
-def _read(raw: str, part: Part, question: Question, protocol: Protocol) -> tuple[int, ...] | None:
-    if protocol.majority_letter:
-        return parse_paper(raw, question.options)
-    return parse(raw, question.language, question.options, part.several, protocol.scoring == "chain")
 
 
 def write_items(found: Sequence[Item], path: Path) -> None:

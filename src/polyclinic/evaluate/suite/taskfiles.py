@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from polyclinic.errors import UsageError
-from polyclinic.evaluate.prompting import document, draw, subsets
+from polyclinic.evaluate.parse import read
+from polyclinic.evaluate.prompting import asked, subsets
 from polyclinic.evaluate.protocol import GENERATED, PROTOCOLS, Protocol
 from polyclinic.evaluate.suite.loading import Loaded, load
 from polyclinic.evaluate.suite.table import Exam, exams
@@ -138,19 +139,19 @@ def documents(exam: str, language: str, **metadata: Any) -> dict[str, Any]:
     """Return an exam's documents as the data set of a task; lm-eval calls it with the task's metadata."""
     from datasets import Dataset
 
-    asked = protocol(metadata)
+    how = protocol(metadata)
     loaded = load(exams()[exam], language)
-    return {"test": Dataset.from_list(prompts(loaded, asked))}
+    texts = {question.id: list(question.options) for question in loaded.questions}
+    reading = {"several": loaded.exam.several, "protocol": how.facts()}  # what a written answer is read by
+    return {"test": Dataset.from_list([{**doc, "texts": texts[doc["id"]], **reading} for doc in prompts(loaded, how)])}
 
 
-def prompts(loaded: Loaded, asked: Protocol) -> list[dict[str, Any]]:
+def prompts(loaded: Loaded, how: Protocol) -> list[dict[str, Any]]:
     """Return the documents of a loaded exam under a protocol in order, without those it has no room for."""
-    several = loaded.exam.several and not asked.first_letter
-    if several and asked.scoring == "option":
+    if loaded.exam.several and not how.first_letter and how.scoring == "option":
         what = "option scoring compares single options, and several may be right"
         raise UsageError(loaded.name, what, "score letters or written answers")
-    pool = loaded.questions if asked.shots_from_test else loaded.pool
-    found = (document(q, draw(pool, q, asked), asked, several) for q in loaded.questions)
+    found = (asked(q, loaded.questions, loaded.pool, how, loaded.exam.several) for q in loaded.questions)
     return [one for one in found if one is not None]
 
 
@@ -163,9 +164,7 @@ def set_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -
 
 def written_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Score what a model wrote; what cannot be read is counted and not right."""
-    from polyclinic.evaluate.parse import parse
-
-    picked = parse(results[0], doc["language"], doc["options"])
+    picked = read(results[0], doc["language"], doc["texts"], doc["several"], Protocol(**doc["protocol"]))
     return {**_score(doc, picked or ()), "unparsed": float(picked is None)}
 
 
