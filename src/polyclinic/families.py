@@ -147,6 +147,11 @@ def load_preset(name_or_path: str | Path) -> Preset:
     return _preset(strict_yaml.load(Path(name)), name)
 
 
+def recorded(entries: Iterable[Mapping[str, Any]]) -> Preset:
+    """Return the families that a checkpoint records beside its weights as a preset."""
+    return Preset("recorded", "", tuple(Family(entry["name"], tuple(entry["languages"])) for entry in entries))
+
+
 def as_yaml(preset: Preset) -> str:
     """Return a preset as the text of a file that `load_preset` reads back equal.
 

@@ -12,7 +12,7 @@ from typing import Any
 from polyclinic.evaluate.exams import check_installed
 from polyclinic.evaluate.protocol import GENERATED, PROTOCOLS
 from polyclinic.evaluate.run import Asked
-from polyclinic.families import Family, Preset, load_preset
+from polyclinic.families import load_preset, recorded
 from polyclinic.moe.checkpoint import POLYCLINIC, read_families
 from polyclinic.progress import Progress
 from polyclinic.recipe import EvaluateSection
@@ -55,8 +55,7 @@ def family_of(checkpoint: Path | None) -> Callable[[str], str]:
     """Return what names a language's family: the families of a mixture, else those of the default preset."""
     preset = load_preset(DEFAULT_FAMILIES)
     if checkpoint is not None and is_mixture(checkpoint):
-        families = (Family(f["name"], tuple(f["languages"])) for f in read_families(checkpoint)["families"])
-        preset = Preset("recorded", "", tuple(families))
+        preset = recorded(read_families(checkpoint)["families"])
     return lambda code: preset.family_of(code).name
 
 

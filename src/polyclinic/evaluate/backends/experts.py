@@ -6,7 +6,7 @@ from typing import Any
 
 from polyclinic.clades import shared_depth
 from polyclinic.errors import CheckpointError, UnknownLanguageError
-from polyclinic.families import Family, Preset
+from polyclinic.families import recorded
 from polyclinic.languages import language
 from polyclinic.moe.checkpoint import POLYCLINIC, read_families
 from polyclinic.moe.router import UNKNOWN_FAMILY
@@ -22,13 +22,12 @@ class Experts:
     def __init__(self, checkpoint: Path, num_experts: int) -> None:
         facts = read_families(checkpoint)
         try:
-            families = tuple(Family(f["name"], tuple(f["languages"])) for f in facts["families"])
+            self._preset = recorded(facts["families"])
             self._recorded = {str(code): int(expert) for code, expert in facts["expert_of"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise _damaged(checkpoint) from err
-        if len(families) > num_experts or not all(0 <= e < num_experts for e in self._recorded.values()):
+        if self._preset.num_experts > num_experts or not all(0 <= e < num_experts for e in self._recorded.values()):
             raise _damaged(checkpoint)
-        self._preset = Preset("recorded", "", families)
         self.of = lru_cache(maxsize=None)(self._of)
 
     def _of(self, code: Any) -> int:
